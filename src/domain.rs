@@ -1,0 +1,28 @@
+//! The rules: what a job is, what may happen to it, what is decided, signed and booked.
+//!
+//! Nothing here does I/O, awaits, or reads a clock; time arrives as an argument. What must never
+//! happen in this room: a dependency on the broker, the database, HTTP or the key. A test greps for
+//! it (`tests/architecture.rs`).
+//!
+//! Reading order: [`ids`] and [`amount`] are the vocabulary, [`job`] and [`message`] what arrives,
+//! [`book`] and [`ledger`] what the exchange holds, [`policy`] and [`decision`] the answer,
+//! [`payload`] what is signed, [`reply`] and [`record`] what OES says, [`state`] what follows, and
+//! [`schedule`] and [`gate`] when to try again.
+
+pub mod amount;
+pub mod announcement;
+pub mod book;
+pub mod decision;
+pub mod gate;
+pub mod ids;
+pub mod job;
+pub mod ledger;
+pub mod message;
+pub mod object;
+pub mod payload;
+pub mod policy;
+pub mod record;
+pub mod reply;
+pub mod schedule;
+pub mod state;
+pub mod time;

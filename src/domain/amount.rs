@@ -1,0 +1,405 @@
+//! Currencies and quantities: whole base units, never floats, never a silent wrap.
+//!
+//! A [`Quantity`] is what one record moves (up to 256 bits, as a uint256 token may). A [`Total`] is
+//! the lifetime sum of one side of an account; it has 64 bits more than a quantity, so that no
+//! number of rows that SQLite can hold makes it overflow. A [`Balance`] is the difference of two
+//! totals and may be negative.
+
+use std::{fmt, str::FromStr};
+
+use ruint::{Uint, aliases::U256};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::ids::{CurrencyCode, FromStrVisitor};
+
+type U320 = Uint<320, 5>;
+
+/// Most decimal digits that a 256-bit number has.
+const QUANTITY_DIGITS_MAX: usize = 78;
+/// Most decimal digits that a 320-bit number has.
+const TOTAL_DIGITS_MAX: usize = 97;
+
+/// Why a text is not a quantity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AmountError {
+    /// Anything but digits, or a leading zero.
+    #[error("not a canonical whole number (digits only, no leading zero)")]
+    NotCanonical,
+    /// More than the type can hold.
+    #[error("larger than the largest amount that can be held")]
+    TooLarge,
+    /// Zero where something must move.
+    #[error("zero, but an amount must be positive")]
+    Zero,
+    /// A sum or difference that cannot be represented.
+    #[error("the ledger total cannot be represented")]
+    Overflow,
+}
+
+/// Checks that `text` is `0` or digits without a leading zero, at most `digits_max` of them.
+fn canonical_digits(text: &str, digits_max: usize) -> Result<(), AmountError> {
+    let digits = text.as_bytes();
+    match digits {
+        [] | [b'0', _, ..] => Err(AmountError::NotCanonical),
+        _ if !digits.iter().all(u8::is_ascii_digit) => Err(AmountError::NotCanonical),
+        _ if digits.len() > digits_max => Err(AmountError::TooLarge),
+        _ => Ok(()),
+    }
+}
+
+/// A non-negative number of base units, up to 256 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Quantity(U256);
+
+impl Quantity {
+    /// Nothing.
+    pub const ZERO: Self = Self(U256::ZERO);
+    /// The most that one record can move.
+    pub const MAX: Self = Self(U256::MAX);
+
+    /// Whether this is nothing.
+    #[must_use]
+    pub fn is_zero(self) -> bool {
+        self.0.is_zero()
+    }
+
+    /// What is left after taking `other` away; nothing if `other` is larger.
+    #[must_use]
+    pub fn less(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl From<u64> for Quantity {
+    fn from(units: u64) -> Self {
+        Self(U256::from(units))
+    }
+}
+
+impl FromStr for Quantity {
+    type Err = AmountError;
+
+    /// Accepts the canonical decimal form only.
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        canonical_digits(text, QUANTITY_DIGITS_MAX)?;
+        U256::from_str_radix(text, 10)
+            .map(Self)
+            .map_err(|_| AmountError::TooLarge)
+    }
+}
+
+/// A lifetime sum of quantities on one side of an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Total(U320);
+
+impl Total {
+    /// Nothing yet.
+    pub const ZERO: Self = Self(U320::ZERO);
+
+    /// The sum with one more quantity.
+    ///
+    /// # Errors
+    /// [`AmountError::Overflow`], which 2^64 rows could not reach.
+    pub fn plus(self, quantity: Quantity) -> Result<Self, AmountError> {
+        self.0
+            .checked_add(U320::from(quantity.0))
+            .map(Self)
+            .ok_or(AmountError::Overflow)
+    }
+}
+
+impl FromStr for Total {
+    type Err = AmountError;
+
+    /// Accepts the canonical decimal form only.
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        canonical_digits(text, TOTAL_DIGITS_MAX)?;
+        U320::from_str_radix(text, 10)
+            .map(Self)
+            .map_err(|_| AmountError::TooLarge)
+    }
+}
+
+/// What an account holds: credits less debits, possibly negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Balance {
+    negative: bool,
+    magnitude: U320,
+}
+
+impl Balance {
+    /// An empty account.
+    pub const ZERO: Self = Self {
+        negative: false,
+        magnitude: U320::ZERO,
+    };
+
+    /// Credits less debits.
+    #[must_use]
+    pub fn of(credits: Total, debits: Total) -> Self {
+        // Both branches subtract the smaller from the larger, so neither can wrap.
+        if credits >= debits {
+            Self {
+                negative: false,
+                magnitude: credits.0.wrapping_sub(debits.0),
+            }
+        } else {
+            Self {
+                negative: true,
+                magnitude: debits.0.wrapping_sub(credits.0),
+            }
+        }
+    }
+
+    /// Whether the account holds at least `quantity`.
+    #[must_use]
+    pub fn covers(self, quantity: Quantity) -> bool {
+        !self.negative && self.magnitude >= U320::from(quantity.0)
+    }
+
+    /// Whether more has left the account than has come in.
+    #[must_use]
+    pub fn is_negative(self) -> bool {
+        self.negative
+    }
+
+    /// The part of `quantity` that the account holds: all of it, some, or nothing.
+    #[must_use]
+    pub fn covered_part(self, quantity: Quantity) -> Quantity {
+        if self.covers(quantity) {
+            quantity
+        } else if self.negative {
+            Quantity::ZERO
+        } else {
+            // Less than a quantity, so it fits one.
+            U256::checked_from_limbs_slice(self.magnitude.as_limbs()).map_or(quantity, Quantity)
+        }
+    }
+}
+
+/// A movement of an account as a feed tells it: up or down, never nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Delta {
+    negative: bool,
+    magnitude: Quantity,
+}
+
+impl Delta {
+    /// Whether the account goes down.
+    #[must_use]
+    pub fn is_negative(self) -> bool {
+        self.negative
+    }
+
+    /// By how much.
+    #[must_use]
+    pub fn magnitude(self) -> Quantity {
+        self.magnitude
+    }
+}
+
+impl FromStr for Delta {
+    type Err = AmountError;
+
+    /// Accepts canonical positive digits, with a leading `-` for a decrease.
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        let (negative, digits) = match text.strip_prefix('-') {
+            Some(digits) => (true, digits),
+            None => (false, text),
+        };
+        let magnitude: Quantity = digits.parse()?;
+        if magnitude.is_zero() {
+            return Err(AmountError::Zero);
+        }
+        Ok(Self {
+            negative,
+            magnitude,
+        })
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.negative {
+            f.write_str("-")?;
+        }
+        fmt::Display::fmt(&self.magnitude, f)
+    }
+}
+
+impl fmt::Display for Delta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.negative {
+            f.write_str("-")?;
+        }
+        fmt::Display::fmt(&self.magnitude, f)
+    }
+}
+
+/// Serialises as the decimal string, the only form in which amounts travel or rest.
+macro_rules! decimal_string {
+    ($($name:ident),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )*};
+}
+decimal_string!(Quantity, Total, Balance, Delta);
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(FromStrVisitor::<Self>::new())
+    }
+}
+
+impl<'de> Deserialize<'de> for Delta {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(FromStrVisitor::<Self>::new())
+    }
+}
+
+/// So much of a currency, as OES writes it: `{"currency": …, "quantity": …}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Amount {
+    currency: CurrencyCode,
+    quantity: Quantity,
+}
+
+impl Amount {
+    /// An amount of a record: positive, as the reference requires.
+    ///
+    /// # Errors
+    /// [`AmountError::Zero`].
+    pub fn positive(currency: CurrencyCode, quantity: Quantity) -> Result<Self, AmountError> {
+        if quantity.is_zero() {
+            Err(AmountError::Zero)
+        } else {
+            Ok(Self { currency, quantity })
+        }
+    }
+
+    /// The currency.
+    #[must_use]
+    pub fn currency(&self) -> &CurrencyCode {
+        &self.currency
+    }
+
+    /// How much, in base units.
+    #[must_use]
+    pub fn quantity(&self) -> Quantity {
+        self.quantity
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.quantity, self.currency)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const U256_MAX: &str =
+        "115792089237316195423570985008687907853269984665640564039457584007913129639935";
+
+    #[test]
+    fn only_the_canonical_form_is_a_quantity() {
+        for text in ["0", "1", "18446744073709551616", U256_MAX] {
+            assert_eq!(text.parse::<Quantity>().unwrap().to_string(), text);
+        }
+        for text in [
+            "", "00", "01", "-1", "+1", "1.0", "1e3", " 1", "1 ", "0x1", "1_000", "١",
+        ] {
+            assert_eq!(
+                text.parse::<Quantity>(),
+                Err(AmountError::NotCanonical),
+                "{text:?}"
+            );
+        }
+        let one_more = format!("{}6", &U256_MAX[..77]);
+        assert_eq!(one_more.parse::<Quantity>(), Err(AmountError::TooLarge));
+        assert_eq!(
+            "9".repeat(79).parse::<Quantity>(),
+            Err(AmountError::TooLarge)
+        );
+    }
+
+    #[test]
+    fn totals_hold_more_than_any_quantity() {
+        let mut total = Total::ZERO;
+        for _ in 0..10 {
+            total = total.plus(Quantity::MAX).unwrap();
+        }
+        let text = total.to_string();
+        assert_eq!(
+            text,
+            format!("{U256_MAX}0").parse::<Total>().unwrap().to_string()
+        );
+        assert!(Balance::of(total, Total::ZERO).covers(Quantity::MAX));
+    }
+
+    #[test]
+    fn a_negative_balance_covers_nothing() {
+        let debits = Total::ZERO.plus(Quantity::from(5)).unwrap();
+        let balance = Balance::of(Total::ZERO, debits);
+        assert!(balance.is_negative());
+        assert_eq!(balance.to_string(), "-5");
+        assert!(!balance.covers(Quantity::ZERO));
+        assert_eq!(balance.covered_part(Quantity::from(3)), Quantity::ZERO);
+    }
+
+    #[test]
+    fn a_delta_is_signed_and_never_zero() {
+        assert_eq!("-12".parse::<Delta>().unwrap().to_string(), "-12");
+        assert_eq!(
+            "12".parse::<Delta>().unwrap().magnitude(),
+            Quantity::from(12)
+        );
+        assert_eq!("-0".parse::<Delta>(), Err(AmountError::Zero));
+        assert_eq!("--1".parse::<Delta>(), Err(AmountError::NotCanonical));
+        assert_eq!("+1".parse::<Delta>(), Err(AmountError::NotCanonical));
+    }
+
+    proptest! {
+        #[test]
+        fn any_256_bit_number_survives_its_text(limbs: [u64; 4]) {
+            let quantity = Quantity(U256::from_limbs(limbs));
+            prop_assert_eq!(quantity.to_string().parse::<Quantity>().unwrap(), quantity);
+        }
+
+        #[test]
+        fn balance_agrees_with_small_integers(credits: u32, debits: u32, wanted: u32) {
+            let balance = Balance::of(
+                Total::ZERO.plus(Quantity::from(u64::from(credits))).unwrap(),
+                Total::ZERO.plus(Quantity::from(u64::from(debits))).unwrap(),
+            );
+            let expected = i64::from(credits) - i64::from(debits);
+            prop_assert_eq!(balance.to_string(), expected.to_string());
+            prop_assert_eq!(
+                balance.covers(Quantity::from(u64::from(wanted))),
+                expected >= i64::from(wanted)
+            );
+            let part = balance.covered_part(Quantity::from(u64::from(wanted)));
+            let expected_part = u64::try_from(expected.clamp(0, i64::from(wanted))).unwrap();
+            prop_assert_eq!(part, Quantity::from(expected_part));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The answer about one record. Once committed it never changes.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What happens to the record at OES; both are terminal there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It happened.
+    Cleared,
+    /// It did not; the funds return to where they were.
+    Released,
+}
+
+impl Outcome {
+    /// Both outcomes, for listings and tests.
+    pub const ALL: [Self; 2] = [Self::Cleared, Self::Released];
+
+    /// The word that OES, rows and metrics use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cleared => "cleared",
+            Self::Released => "released",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a record is released. The client at the other end may read the text, so it holds no
+/// balance, no limit and nothing of the inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RejectCode {
+    /// The book has no such connection, and the grace has passed.
+    ConnectionUnknown,
+    /// The connection is switched off.
+    ConnectionInactive,
+    /// The currency is not in the book or switched off.
+    CurrencyNotEnabled,
+    /// Below the currency's smallest quantity.
+    QuantityTooSmall,
+    /// Above the currency's largest quantity.
+    QuantityTooLarge,
+    /// A deallocation of more than the connection has available.
+    InsufficientAvailable,
+}
+
+impl RejectCode {
+    /// All codes, for metrics and tests.
+    pub const ALL: [Self; 6] = [
+        Self::ConnectionUnknown,
+        Self::ConnectionInactive,
+        Self::CurrencyNotEnabled,
+        Self::QuantityTooSmall,
+        Self::QuantityTooLarge,
+        Self::InsufficientAvailable,
+    ];
+
+    /// One word for rows and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectionUnknown => "connection_unknown",
+            Self::ConnectionInactive => "connection_inactive",
+            Self::CurrencyNotEnabled => "currency_not_enabled",
+            Self::QuantityTooSmall => "quantity_too_small",
+            Self::QuantityTooLarge => "quantity_too_large",
+            Self::InsufficientAvailable => "insufficient_available",
+        }
+    }
+
+    /// The `rejectReason` that is signed and sent.
+    #[must_use]
+    pub const fn reject_reason(self) -> &'static str {
+        match self {
+            Self::ConnectionUnknown => "The connection is not known to the exchange.",
+            Self::ConnectionInactive => "The connection is not active on the exchange.",
+            Self::CurrencyNotEnabled => "The currency is not enabled on the exchange.",
+            Self::QuantityTooSmall => "The quantity is below the smallest that is accepted.",
+            Self::QuantityTooLarge => "The quantity is above the largest that is accepted.",
+            Self::InsufficientAvailable => "The available balance does not cover the quantity.",
+        }
+    }
+}
+
+impl fmt::Display for RejectCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A decision. `released` always has its reason, `cleared` never has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The record is cleared.
+    Cleared,
+    /// The record is released.
+    Released {
+        /// The rule that released it, one word. Text, because a row may be older than this program.
+        code: String,
+        /// The reason as signed, for the client.
+        reject_reason: String,
+    },
+}
+
+impl Decision {
+    /// A release for one of the policy's reasons.
+    #[must_use]
+    pub fn released(code: RejectCode) -> Self {
+        Self::Released {
+            code: code.as_str().to_owned(),
+            reject_reason: code.reject_reason().to_owned(),
+        }
+    }
+
+    /// Cleared or released.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Cleared => Outcome::Cleared,
+            Self::Released { .. } => Outcome::Released,
+        }
+    }
+
+    /// The reason as signed, if there is one.
+    #[must_use]
+    pub fn reject_reason(&self) -> Option<&str> {
+        match self {
+            Self::Cleared => None,
+            Self::Released { reject_reason, .. } => Some(reject_reason),
+        }
+    }
+
+    /// The rule that released the record, if one did.
+    #[must_use]
+    pub fn reject_code(&self) -> Option<&str> {
+        match self {
+            Self::Cleared => None,
+            Self::Released { code, .. } => Some(code),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! A record as OES shows it, and what reading it back means for a job.
+//!
+//! This is the only way out of a doubt. Source: OES reference, `GET …/partners/allocations/{id}`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{
+    decision::Outcome,
+    ids::{ConnectionId, RecordId},
+    job::{JobTerms, JobType},
+    schedule::{RetryLimits, Tries},
+    state::{ConflictKind, Doubt, Event, ParkReason, State},
+};
+
+/// The record's status at OES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordStatus {
+    /// Not final.
+    Reserved,
+    /// Final.
+    Cleared,
+    /// Final.
+    Released,
+}
+
+impl RecordStatus {
+    /// The outcome that a final status stands for.
+    #[must_use]
+    pub const fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Reserved => None,
+            Self::Cleared => Some(Outcome::Cleared),
+            Self::Released => Some(Outcome::Released),
+        }
+    }
+
+    /// The word that OES uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Cleared => "cleared",
+            Self::Released => "released",
+        }
+    }
+}
+
+/// What OES's policy said about an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyResult {
+    /// It may happen.
+    Approved,
+    /// It may not.
+    Rejected,
+}
+
+/// The fields of a record that matter here. The amount is not among them: reads give it in base
+/// units or in decimals, as the partner is configured, and the id already names the record.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OesRecord {
+    /// The record.
+    pub id: RecordId,
+    /// Allocation or deallocation.
+    #[serde(rename = "type")]
+    pub job_type: JobType,
+    /// Reserved or final.
+    pub status: RecordStatus,
+    /// The connection it belongs to.
+    pub connection_id: ConnectionId,
+    /// Set while (or after) a policy approval is asked for.
+    #[serde(default)]
+    pub pending_approval_id: Option<String>,
+    /// The policy's answer, once there is one.
+    #[serde(default)]
+    pub policy_result: Option<PolicyResult>,
+}
+
+/// What a read of one record found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// OES shows the record.
+    Found(OesRecord),
+    /// OES answered that it has no such record.
+    Absent,
+}
+
+impl Reading {
+    /// One word for histories: the status, or `absent`.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Found(record) => record.status.as_str(),
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// What follows from a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The job moves on.
+    Moves(Event),
+    /// OES ended the record, and this is how.
+    Ends(Event, Outcome),
+    /// The job stays as it is and is read again after this long.
+    ReadAgain(Duration),
+}
+
+/// A job that is being read back.
+#[derive(Clone, Copy, Debug)]
+pub struct Inquiry<'a> {
+    /// The record's terms here.
+    pub terms: &'a JobTerms,
+    /// The job's state.
+    pub state: State,
+    /// What was decided and signed.
+    pub decided: Outcome,
+    /// Attempts, reads and age so far.
+    pub tries: Tries,
+    /// Whether the sender is stopped because OES refuses every update: a 403 is then about the
+    /// token and not about this record.
+    pub token_suspected: bool,
+}
+
+/// Judges what a read means.
+#[must_use]
+pub fn judge(inquiry: &Inquiry<'_>, reading: &Reading, limits: &RetryLimits) -> Finding {
+    match reading {
+        Reading::Found(record) if !is_about(record, inquiry.terms) => {
+            freeze(inquiry, ConflictKind::OtherTerms, limits)
+        }
+        Reading::Found(record) => match record.status.outcome() {
+            Some(actual) => judge_final(inquiry, record, actual, limits),
+            None => judge_reserved(inquiry, record, limits),
+        },
+        Reading::Absent => judge_absent(inquiry, limits),
+    }
+}
+
+fn is_about(record: &OesRecord, terms: &JobTerms) -> bool {
+    record.id == terms.record_id
+        && record.job_type == terms.job_type
+        && record.connection_id == terms.connection_id
+}
+
+fn judge_final(
+    inquiry: &Inquiry<'_>,
+    record: &OesRecord,
+    actual: Outcome,
+    limits: &RetryLimits,
+) -> Finding {
+    if actual == inquiry.decided {
+        Finding::Ends(Event::Confirm, actual)
+    } else if record.policy_result == Some(PolicyResult::Rejected) {
+        Finding::Ends(Event::Overrule, actual)
+    } else {
+        freeze(inquiry, ConflictKind::OtherOutcome, limits)
+    }
+}
+
+fn judge_reserved(inquiry: &Inquiry<'_>, record: &OesRecord, limits: &RetryLimits) -> Finding {
+    let approval_pending = record.pending_approval_id.is_some() && record.policy_result.is_none();
+    match inquiry.state {
+        State::Unknown(_) if record.policy_result == Some(PolicyResult::Rejected) => {
+            Finding::Moves(Event::Park(ParkReason::PolicyRejected))
+        }
+        // Whether our update asked for this approval cannot be told without a read before the
+        // first send, and sending again could answer for an approver.
+        State::Unknown(_) if approval_pending => {
+            Finding::Moves(Event::Park(ParkReason::ApprovalUnclear))
+        }
+        State::Unknown(doubt) => judge_untouched(inquiry, doubt, limits),
+        State::AwaitingApproval if record.policy_result == Some(PolicyResult::Rejected) => {
+            Finding::Moves(Event::Park(ParkReason::PolicyRejected))
+        }
+        State::AwaitingApproval
+        | State::Parked(_)
+        | State::Conflict(_)
+        | State::Received
+        | State::Decided
+        | State::Sending
+        | State::Confirmed
+        | State::Overruled => stay(inquiry, limits),
+    }
+}
+
+/// The record is reserved as if nothing had been sent: what that means depends on the answer that
+/// caused the doubt.
+fn judge_untouched(inquiry: &Inquiry<'_>, doubt: Doubt, limits: &RetryLimits) -> Finding {
+    let retry = match limits.exhausted(inquiry.tries) {
+        Some(reason) => Event::Park(reason),
+        None => Event::FoundReserved,
+    };
+    Finding::Moves(match doubt {
+        Doubt::NoReply
+        | Doubt::ServerError
+        | Doubt::OddAnswer
+        | Doubt::ConflictAnswer
+        | Doubt::Unauthorized
+        | Doubt::Restarted => retry,
+        Doubt::NotFound if inquiry.tries.attempts >= limits.not_found_attempts_max => {
+            Event::Park(ParkReason::NotFoundAtOes)
+        }
+        Doubt::NotFound => retry,
+        Doubt::RefusedAnswer => Event::Park(ParkReason::RefusedByOes),
+        Doubt::PolicyRejected => Event::Park(ParkReason::PolicyRejected),
+        Doubt::Forbidden if inquiry.token_suspected => retry,
+        Doubt::Forbidden => Event::Park(ParkReason::Forbidden),
+        Doubt::WrongEcho => Event::Freeze(ConflictKind::WrongEcho),
+    })
+}
+
+fn judge_absent(inquiry: &Inquiry<'_>, limits: &RetryLimits) -> Finding {
+    match inquiry.state {
+        State::Unknown(_) if inquiry.tries.reads >= limits.absent_reads_max => {
+            Finding::Moves(Event::Park(ParkReason::NotFoundAtOes))
+        }
+        State::Unknown(_)
+        | State::AwaitingApproval
+        | State::Parked(_)
+        | State::Conflict(_)
+        | State::Received
+        | State::Decided
+        | State::Sending
+        | State::Confirmed
+        | State::Overruled => stay(inquiry, limits),
+    }
+}
+
+/// A contradiction freezes a job once; one that is frozen already goes on being read.
+fn freeze(inquiry: &Inquiry<'_>, kind: ConflictKind, limits: &RetryLimits) -> Finding {
+    match inquiry.state {
+        State::Conflict(_) => stay(inquiry, limits),
+        State::Received
+        | State::Decided
+        | State::Sending
+        | State::Unknown(_)
+        | State::AwaitingApproval
+        | State::Parked(_)
+        | State::Confirmed
+        | State::Overruled => Finding::Moves(Event::Freeze(kind)),
+    }
+}
+
+fn stay(inquiry: &Inquiry<'_>, limits: &RetryLimits) -> Finding {
+    Finding::ReadAgain(limits.next_read(inquiry.state, inquiry.tries.reads))
+}
+
+#[cfg(test)]
+mod tests;

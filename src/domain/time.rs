@@ -1,0 +1,68 @@
+//! Points in time as the domain sees them: whole milliseconds, handed in from outside.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since the Unix epoch, UTC.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct TimestampMs(i64);
+
+impl TimestampMs {
+    /// A timestamp from milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// This time plus `duration`, held at the largest time there is.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        let millis = self.0.saturating_sub(earlier.0);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for TimestampMs {
+    /// RFC 3339 in UTC with milliseconds, e.g. `2026-11-22T08:15:30.250Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(timestamp) => write!(f, "{timestamp:.3}"),
+            Err(_) => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_as_rfc_3339_in_utc() {
+        let time = TimestampMs::from_millis(1_795_335_330_250);
+        assert_eq!(time.to_string(), "2026-11-22T08:15:30.250Z");
+    }
+
+    #[test]
+    fn arithmetic_holds_at_the_ends_of_time() {
+        let last = TimestampMs::from_millis(i64::MAX);
+        assert_eq!(last.after(Duration::from_secs(1)), last);
+        assert_eq!(TimestampMs::from_millis(1).since(last), Duration::ZERO);
+    }
+}

@@ -1,0 +1,2 @@
+//! `settled`.
+fn main() {}

@@ -1,0 +1,22 @@
+//! The database: the only room with SQL in it.
+//!
+//! One connection writes, inside the writer's transactions ([`batch`]); a small read-only pool
+//! serves everyone else ([`query`]). No SQL and no SQLite type leaves this room, so that another
+//! engine can take its place.
+//!
+//! What must never happen here: a rule about money that is not in `domain`; a sum or comparison of
+//! quantities in SQL; a commit that is dropped or raced against a time limit.
+
+pub mod batch;
+pub mod error;
+mod flush;
+mod load;
+pub mod lock;
+mod open;
+pub mod query;
+mod rows;
+pub mod verify;
+pub mod work;
+
+pub use error::StoreError;
+pub use open::{OpenedBook, Readers, WriteConnection, open_readers, open_writer};

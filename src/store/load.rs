@@ -1,0 +1,374 @@
+//! Reading the rows that a batch needs, a statement per kind of row.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use sqlx::SqliteConnection;
+
+use super::{
+    error::{StoreError, While as _},
+    rows::{JobRow, hash_of, parse},
+    work::{Account, ContentHashKey, Counters, Needs, TrackedJob, Work},
+};
+use crate::domain::{
+    book::{Connection, Currency},
+    ids::{ConnectionId, CurrencyCode, JobSeq, QuarantineSeq, RecordId},
+    ledger::{AccountKey, AccountKind, AccountTotals},
+    time::TimestampMs,
+};
+
+const LOADING: &str = "reading the rows of a batch";
+
+impl Counters {
+    /// The last row numbers in the book.
+    pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Self, StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT
+                (SELECT coalesce(max(job_seq), 0) FROM jobs) AS "job!: i64",
+                (SELECT coalesce(max(attempt_seq), 0) FROM attempts) AS "attempt!: i64",
+                (SELECT coalesce(max(account_seq), 0) FROM accounts) AS "account!: i64",
+                (SELECT coalesce(max(transfer_seq), 0) FROM transfers) AS "transfer!: i64",
+                (SELECT coalesce(max(event_seq), 0) FROM book_events) AS "book_event!: i64",
+                (SELECT coalesce(max(event_seq), 0) FROM job_events) AS "job_event!: i64",
+                (SELECT coalesce(max(quarantine_seq), 0) FROM quarantine) AS "quarantine!: i64",
+                (SELECT coalesce(max(outbox_seq), 0) FROM outbox) AS "outbox!: i64""#
+        )
+        .fetch_one(connection)
+        .await
+        .while_doing("reading the last row numbers")?;
+        Ok(Self {
+            job: row.job,
+            attempt: row.attempt,
+            account: row.account,
+            transfer: row.transfer,
+            book_event: row.book_event,
+            job_event: row.job_event,
+            quarantine: row.quarantine,
+            outbox: row.outbox,
+        })
+    }
+}
+
+/// Reads everything that `needs` names, and what belongs to it.
+pub(super) async fn load(
+    connection: &mut SqliteConnection,
+    now: TimestampMs,
+    counters: Counters,
+    needs: &Needs,
+) -> Result<Work, StoreError> {
+    let mut work = Work::new(now, counters);
+    let mut jobs = needs.jobs.clone();
+    find_due(connection, &mut work, needs).await?;
+    jobs.extend(work.due_attempts.iter().chain(&work.due_decisions));
+    load_jobs(connection, &mut work, &jobs, &needs.records).await?;
+
+    let mut connections = needs.connections.clone();
+    let mut currencies = needs.currencies.clone();
+    let mut accounts = needs.accounts.clone();
+    for TrackedJob { job, .. } in work.jobs.values() {
+        let (connection_id, currency) = (job.terms.connection_id, job.terms.amount.currency());
+        connections.insert(connection_id);
+        currencies.insert(currency.clone());
+        accounts.insert((connection_id, currency.clone()));
+    }
+    load_connections(connection, &mut work, &connections).await?;
+    load_currencies(connection, &mut work, &currencies).await?;
+    load_accounts(connection, &mut work, &accounts).await?;
+    load_book_events(connection, &mut work, needs).await?;
+    load_quarantined(connection, &mut work, needs).await?;
+    Ok(work)
+}
+
+/// Keys as the JSON array that `json_each` reads.
+fn keys<T: Serialize>(keys: impl IntoIterator<Item = T>) -> Result<String, StoreError> {
+    let keys: Vec<T> = keys.into_iter().collect();
+    serde_json::to_string(&keys).map_err(|error| StoreError::Refused {
+        doing: LOADING,
+        reason: error.to_string(),
+    })
+}
+
+async fn find_due(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    needs: &Needs,
+) -> Result<(), StoreError> {
+    let now_ms = work.now.as_millis();
+    if needs.due_attempts > 0 {
+        // One more than asked for tells whether there are more.
+        let wanted = i64::try_from(needs.due_attempts).unwrap_or(i64::MAX);
+        let limit = wanted.saturating_add(1);
+        let first = sqlx::query_scalar!(
+            "SELECT job_seq FROM jobs WHERE state = 'decided' AND attempts_made = 0
+             AND next_step_at_ms <= ?1 ORDER BY next_step_at_ms, job_seq LIMIT ?2",
+            now_ms,
+            limit
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .while_doing(LOADING)?;
+        work.first_attempts_left = first.len() > needs.due_attempts;
+        work.due_attempts = first
+            .into_iter()
+            .take(needs.due_attempts)
+            .map(JobSeq::from)
+            .collect();
+        let left = needs.due_attempts.saturating_sub(work.due_attempts.len());
+        if left > 0 {
+            let left = i64::try_from(left).unwrap_or(i64::MAX);
+            let retries = sqlx::query_scalar!(
+                "SELECT job_seq FROM jobs WHERE state = 'decided' AND attempts_made > 0
+                 AND next_step_at_ms <= ?1 ORDER BY next_step_at_ms, job_seq LIMIT ?2",
+                now_ms,
+                left
+            )
+            .fetch_all(&mut *connection)
+            .await
+            .while_doing(LOADING)?;
+            work.due_attempts
+                .extend(retries.into_iter().map(JobSeq::from));
+        }
+    }
+    if needs.due_decisions > 0 {
+        let limit = i64::try_from(needs.due_decisions).unwrap_or(i64::MAX);
+        work.due_decisions = sqlx::query_scalar!(
+            "SELECT job_seq FROM jobs WHERE state = 'received'
+             AND (next_step_at_ms <= ?1 OR connection_id IN (SELECT connection_id FROM connections))
+             ORDER BY job_seq LIMIT ?2",
+            now_ms,
+            limit
+        )
+        .fetch_all(connection)
+        .await
+        .while_doing(LOADING)?
+        .into_iter()
+        .map(JobSeq::from)
+        .collect();
+    }
+    Ok(())
+}
+
+async fn load_jobs(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    jobs: &BTreeSet<JobSeq>,
+    records: &BTreeSet<RecordId>,
+) -> Result<(), StoreError> {
+    let mut rows = Vec::new();
+    if !jobs.is_empty() {
+        let wanted = keys(jobs)?;
+        rows = sqlx::query_as!(
+            JobRow,
+            r#"SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
+                client_id, connection_id, partners_client_id, partners_connection_id,
+                partners_record_id, content_sha256, received_at_ms, state, state_reason,
+                state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
+                attempts_counted, reads_made, reject_code, reject_reason
+             FROM jobs LEFT JOIN decisions USING (job_seq)
+             WHERE job_seq IN (SELECT value FROM json_each(?1))"#,
+            wanted
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .while_doing(LOADING)?;
+    }
+    if !records.is_empty() {
+        let wanted = keys(records)?;
+        let found = sqlx::query_as!(
+            JobRow,
+            r#"SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
+                client_id, connection_id, partners_client_id, partners_connection_id,
+                partners_record_id, content_sha256, received_at_ms, state, state_reason,
+                state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
+                attempts_counted, reads_made, reject_code, reject_reason
+             FROM jobs LEFT JOIN decisions USING (job_seq)
+             WHERE record_id IN (SELECT value FROM json_each(?1))"#,
+            wanted
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .while_doing(LOADING)?;
+        rows.extend(found);
+    }
+    for row in rows {
+        let job = row.into_job()?;
+        work.by_record.insert(job.terms.record_id, job.seq);
+        let before = Some(job.state.name());
+        work.jobs.insert(
+            job.seq,
+            TrackedJob {
+                job,
+                before,
+                changed: false,
+            },
+        );
+    }
+    Ok(())
+}
+
+async fn load_connections(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    ids: &BTreeSet<ConnectionId>,
+) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let wanted = keys(ids)?;
+    let rows = sqlx::query!(
+        r#"SELECT connection_id, client_id, partners_client_id, partners_connection_id,
+            active AS "active: bool"
+         FROM connections WHERE connection_id IN (SELECT value FROM json_each(?1))"#,
+        wanted
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(LOADING)?;
+    for row in rows {
+        let connection = Connection {
+            connection_id: parse("connections", &row.connection_id)?,
+            client_id: parse("connections", &row.client_id)?,
+            partners_client_id: parse("connections", &row.partners_client_id)?,
+            partners_connection_id: parse("connections", &row.partners_connection_id)?,
+            active: row.active,
+        };
+        work.connections
+            .insert(connection.connection_id, connection);
+    }
+    Ok(())
+}
+
+async fn load_currencies(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    codes: &BTreeSet<CurrencyCode>,
+) -> Result<(), StoreError> {
+    if codes.is_empty() {
+        return Ok(());
+    }
+    let wanted = keys(codes)?;
+    let rows = sqlx::query!(
+        r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max
+         FROM currencies WHERE currency IN (SELECT value FROM json_each(?1))"#,
+        wanted
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(LOADING)?;
+    for row in rows {
+        let currency = Currency {
+            currency: parse("currencies", &row.currency)?,
+            enabled: row.enabled,
+            quantity_min: parse("currencies", &row.quantity_min)?,
+            quantity_max: parse("currencies", &row.quantity_max)?,
+        };
+        work.currencies.insert(currency.currency.clone(), currency);
+    }
+    Ok(())
+}
+
+async fn load_accounts(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    wanted: &BTreeSet<(ConnectionId, CurrencyCode)>,
+) -> Result<(), StoreError> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let wanted = keys(wanted)?;
+    let rows = sqlx::query!(
+        r#"SELECT account_seq AS "account_seq!", connection_id, currency, kind, debits, credits
+           FROM json_each(?1) AS wanted
+           JOIN accounts ON connection_id = wanted.value ->> 0 AND currency = wanted.value ->> 1"#,
+        wanted
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(LOADING)?;
+    for row in rows {
+        let key = AccountKey {
+            connection_id: parse("accounts", &row.connection_id)?,
+            currency: parse("accounts", &row.currency)?,
+            kind: account_kind(&row.kind)?,
+        };
+        let totals = AccountTotals {
+            debits: parse("accounts", &row.debits)?,
+            credits: parse("accounts", &row.credits)?,
+        };
+        work.accounts.insert(
+            key,
+            Account {
+                seq: row.account_seq,
+                totals,
+                before: Some(totals),
+            },
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn account_kind(word: &str) -> Result<AccountKind, StoreError> {
+    AccountKind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
+        .ok_or_else(|| StoreError::Unreadable {
+            table: "accounts",
+            reason: format!("{word:?} is no kind of account"),
+        })
+}
+
+async fn load_book_events(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    needs: &Needs,
+) -> Result<(), StoreError> {
+    if needs.book_events.is_empty() {
+        return Ok(());
+    }
+    let wanted = keys(&needs.book_events)?;
+    let rows = sqlx::query!(
+        "SELECT event_id, body_sha256 FROM book_events
+         WHERE event_id IN (SELECT value FROM json_each(?1))",
+        wanted
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(LOADING)?;
+    for row in rows {
+        work.book_events.insert(
+            parse("book_events", &row.event_id)?,
+            hash_of("book_events", &row.body_sha256)?,
+        );
+    }
+    Ok(())
+}
+
+async fn load_quarantined(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    needs: &Needs,
+) -> Result<(), StoreError> {
+    if needs.quarantined.is_empty() {
+        return Ok(());
+    }
+    let wanted = keys(
+        needs
+            .quarantined
+            .iter()
+            .map(|(queue, hash)| (queue, hex::encode(hash.0))),
+    )?;
+    let rows = sqlx::query!(
+        r#"SELECT quarantine_seq AS "quarantine_seq!", queue, sha256 FROM json_each(?1) AS wanted
+           JOIN quarantine ON queue = wanted.value ->> 0 AND sha256 = unhex(wanted.value ->> 1)"#,
+        wanted
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(LOADING)?;
+    for row in rows {
+        let hash = ContentHashKey::from(hash_of("quarantine", &row.sha256)?);
+        work.quarantined
+            .insert((row.queue, hash), QuarantineSeq::from(row.quarantine_seq));
+    }
+    Ok(())
+}

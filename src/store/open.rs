@@ -1,0 +1,236 @@
+//! Opening the book: settings that durability depends on, and the checks that they hold.
+
+use std::{path::Path, time::Duration};
+
+use sqlx::{
+    ConnectOptions, Connection as _, Row as _, SqliteConnection, SqlitePool,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use uuid::Uuid;
+
+use super::{
+    error::{StoreError, While as _},
+    work::Counters,
+};
+use crate::domain::time::TimestampMs;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// Oldest SQLite that is used: older ones can corrupt a WAL that several connections reset.
+const SQLITE_VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
+
+/// How long a statement waits for a lock that somebody else holds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Read connections; reads are short.
+const READERS_MAX: u32 = 4;
+
+/// Longest wait for a free read connection.
+const READER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Pages in the WAL after which a commit copies them into the database.
+const WAL_AUTOCHECKPOINT_PAGES: u32 = 1_000;
+
+/// Size to which a reset WAL file is cut, in bytes.
+const WAL_BYTES_KEPT: u32 = 64 * 1_024 * 1_024;
+
+/// The one connection that changes the book. It lives in the writer.
+#[derive(Debug)]
+pub struct WriteConnection {
+    pub(super) connection: SqliteConnection,
+}
+
+/// Connections that only read.
+#[derive(Clone, Debug)]
+pub struct Readers {
+    pub(super) pool: SqlitePool,
+}
+
+impl Readers {
+    /// Closes the connections; reads that are under way end first.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// A book that is open for changes.
+#[derive(Debug)]
+pub struct OpenedBook {
+    /// The connection that changes it.
+    pub writer: WriteConnection,
+    /// The next row numbers.
+    pub counters: Counters,
+    /// The book's own identity.
+    pub ledger_uuid: Uuid,
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true)
+        .pragma("recursive_triggers", "ON")
+        .pragma("trusted_schema", "OFF")
+        // Statements are logged by nobody: they may hold identifiers, and failures are reported.
+        .disable_statement_logging()
+}
+
+/// Opens the book at `path` for changes, makes it if there is none, and brings it up to date. The
+/// caller holds the [`super::lock::BookLock`].
+///
+/// # Errors
+/// [`StoreError`] when the file cannot be used or the settings do not hold.
+pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, StoreError> {
+    let doing = "opening the book";
+    let mut connection = options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES.to_string())
+        .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
+        .connect()
+        .await
+        .while_doing(doing)?;
+    check_version(&mut connection).await?;
+    check_setting(&mut connection, "PRAGMA journal_mode", "wal").await?;
+    check_setting(&mut connection, "PRAGMA synchronous", "2").await?;
+    check_setting(&mut connection, "PRAGMA foreign_keys", "1").await?;
+    check_setting(&mut connection, "PRAGMA recursive_triggers", "1").await?;
+    MIGRATIONS.run(&mut connection).await.map_err(|error| {
+        StoreError::Unusable(format!(
+            "{} cannot be brought up to date: {error}. It may belong to a newer version of settled",
+            path.display()
+        ))
+    })?;
+    let ledger_uuid = ledger_identity(&mut connection, now).await?;
+    let counters = Counters::load(&mut connection).await?;
+    Ok(OpenedBook {
+        writer: WriteConnection { connection },
+        counters,
+        ledger_uuid,
+    })
+}
+
+/// Opens read-only connections to the book at `path`.
+///
+/// # Errors
+/// [`StoreError`] when there is no book, or it is of another version.
+pub async fn open_readers(path: &Path) -> Result<Readers, StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Unusable(format!(
+            "there is no book at {}: `settled run` or `settled book import` makes one",
+            path.display()
+        )));
+    }
+    let pool = SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .acquire_timeout(READER_WAIT_MAX)
+        .connect_with(options(path).read_only(true))
+        .await
+        .while_doing("opening the book for reading")?;
+    let mut connection = pool
+        .acquire()
+        .await
+        .while_doing("opening the book for reading")?;
+    check_version(&mut connection).await?;
+    check_migrated(&mut connection, path).await?;
+    drop(connection);
+    Ok(Readers { pool })
+}
+
+async fn check_version(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let text: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(connection)
+        .await
+        .while_doing("asking for the SQLite version")?;
+    let mut numbers = text.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    let version = (next(), next(), next());
+    if version < SQLITE_VERSION_MIN {
+        let (major, minor, patch) = SQLITE_VERSION_MIN;
+        return Err(StoreError::Unusable(format!(
+            "SQLite {text} is linked, and at least {major}.{minor}.{patch} is needed: older ones \
+             can corrupt a write-ahead log that several connections use"
+        )));
+    }
+    Ok(())
+}
+
+async fn check_setting(
+    connection: &mut SqliteConnection,
+    pragma: &'static str,
+    expected: &str,
+) -> Result<(), StoreError> {
+    let row = sqlx::query(pragma)
+        .fetch_one(connection)
+        .await
+        .while_doing("checking the database settings")?;
+    // A pragma answers with text or with a number, as it likes.
+    let value = row
+        .try_get::<String, _>(0)
+        .or_else(|_| row.try_get::<i64, _>(0).map(|number| number.to_string()))
+        .while_doing("checking the database settings")?;
+    if value.eq_ignore_ascii_case(expected) {
+        Ok(())
+    } else {
+        Err(StoreError::Unusable(format!(
+            "{pragma} is {value}, and {expected} is needed"
+        )))
+    }
+}
+
+async fn check_migrated(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
+    let applied: Option<i64> =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(connection)
+            .await
+            .map_err(|error| {
+                StoreError::Unusable(format!(
+                    "{} is not a book of settled: {error}",
+                    path.display()
+                ))
+            })?;
+    if applied == newest {
+        Ok(())
+    } else {
+        Err(StoreError::Unusable(format!(
+            "{} is at schema {applied:?}, and this version of settled reads {newest:?}: run the \
+             same version as the daemon",
+            path.display()
+        )))
+    }
+}
+
+async fn ledger_identity(
+    connection: &mut SqliteConnection,
+    now: TimestampMs,
+) -> Result<Uuid, StoreError> {
+    let doing = "reading the identity of the book";
+    let mut transaction = connection
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .while_doing(doing)?;
+    let (fresh, now_ms) = (Uuid::new_v4().to_string(), now.as_millis());
+    sqlx::query!(
+        "INSERT INTO ledger (one, ledger_uuid, created_at_ms) VALUES (1, ?1, ?2)
+         ON CONFLICT DO NOTHING",
+        fresh,
+        now_ms
+    )
+    .execute(&mut *transaction)
+    .await
+    .while_doing(doing)?;
+    let row = sqlx::query!("SELECT ledger_uuid FROM ledger")
+        .fetch_one(&mut *transaction)
+        .await
+        .while_doing(doing)?;
+    transaction.commit().await.while_doing(doing)?;
+    row.ledger_uuid
+        .parse()
+        .map_err(|error: uuid::Error| StoreError::Unreadable {
+            table: "ledger",
+            reason: error.to_string(),
+        })
+}

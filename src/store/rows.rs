@@ -1,0 +1,119 @@
+//! Between rows and the domain's types: reading what was written, and refusing what was not.
+
+use std::{fmt::Display, str::FromStr};
+
+use super::error::{StoreError, unreadable};
+use crate::domain::{
+    amount::Amount,
+    decision::{Decision, Outcome},
+    ids::JobSeq,
+    job::{ContentHash, Job, JobTerms},
+    state::State,
+    time::TimestampMs,
+};
+
+/// A row of `jobs` with its decision.
+pub(super) struct JobRow {
+    pub(super) job_seq: i64,
+    pub(super) record_id: String,
+    pub(super) job_type: String,
+    pub(super) currency: String,
+    pub(super) quantity: String,
+    pub(super) client_id: String,
+    pub(super) connection_id: String,
+    pub(super) partners_client_id: String,
+    pub(super) partners_connection_id: String,
+    pub(super) partners_record_id: String,
+    pub(super) content_sha256: Vec<u8>,
+    pub(super) received_at_ms: i64,
+    pub(super) state: String,
+    pub(super) state_reason: Option<String>,
+    pub(super) state_since_ms: i64,
+    pub(super) outcome: Option<String>,
+    pub(super) final_outcome: Option<String>,
+    pub(super) next_step_at_ms: Option<i64>,
+    pub(super) attempts_made: i64,
+    pub(super) attempts_counted: i64,
+    pub(super) reads_made: i64,
+    pub(super) reject_code: Option<String>,
+    pub(super) reject_reason: Option<String>,
+}
+
+impl JobRow {
+    pub(super) fn into_job(self) -> Result<Job, StoreError> {
+        let bad = unreadable("jobs");
+        let count = |number: i64| u32::try_from(number).map_err(|error| bad(&error));
+        let terms = JobTerms {
+            job_type: parse("jobs", &self.job_type)?,
+            record_id: parse("jobs", &self.record_id)?,
+            amount: Amount::positive(
+                parse("jobs", &self.currency)?,
+                parse("jobs", &self.quantity)?,
+            )
+            .map_err(|error| bad(&error))?,
+            client_id: parse("jobs", &self.client_id)?,
+            connection_id: parse("jobs", &self.connection_id)?,
+            partners_client_id: parse("jobs", &self.partners_client_id)?,
+            partners_connection_id: parse("jobs", &self.partners_connection_id)?,
+            partners_record_id: parse("jobs", &self.partners_record_id)?,
+        };
+        let outcome = self.outcome.as_deref().map(outcome_of).transpose()?;
+        Ok(Job {
+            seq: JobSeq::from(self.job_seq),
+            terms,
+            content_hash: hash_of("jobs", &self.content_sha256)?,
+            received_at: TimestampMs::from_millis(self.received_at_ms),
+            state: State::from_row(&self.state, self.state_reason.as_deref())
+                .map_err(|error| bad(&error))?,
+            state_since: TimestampMs::from_millis(self.state_since_ms),
+            decision: outcome
+                .map(|outcome| decision_of(outcome, self.reject_code, self.reject_reason))
+                .transpose()?,
+            final_outcome: self.final_outcome.as_deref().map(outcome_of).transpose()?,
+            next_step_at: self.next_step_at_ms.map(TimestampMs::from_millis),
+            attempts_made: count(self.attempts_made)?,
+            attempts_counted: count(self.attempts_counted)?,
+            reads_made: count(self.reads_made)?,
+        })
+    }
+}
+
+/// Reads a text column as a domain type.
+pub(super) fn parse<T>(table: &'static str, text: &str) -> Result<T, StoreError>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    text.parse()
+        .map_err(|error: T::Err| unreadable(table)(&format_args!("{text:?}: {error}")))
+}
+
+pub(super) fn outcome_of(word: &str) -> Result<Outcome, StoreError> {
+    Outcome::ALL
+        .into_iter()
+        .find(|outcome| outcome.as_str() == word)
+        .ok_or_else(|| unreadable("jobs")(&format_args!("{word:?} is no outcome")))
+}
+
+pub(super) fn hash_of(table: &'static str, bytes: &[u8]) -> Result<ContentHash, StoreError> {
+    <[u8; 32]>::try_from(bytes)
+        .map(ContentHash::from)
+        .map_err(|_| unreadable(table)(&"a hash that is not 32 bytes long"))
+}
+
+fn decision_of(
+    outcome: Outcome,
+    code: Option<String>,
+    reject_reason: Option<String>,
+) -> Result<Decision, StoreError> {
+    match (outcome, code, reject_reason) {
+        (Outcome::Cleared, None, None) => Ok(Decision::Cleared),
+        (Outcome::Released, Some(code), Some(reject_reason)) => Ok(Decision::Released {
+            code,
+            reject_reason,
+        }),
+        (Outcome::Cleared | Outcome::Released, _, _) => Err(unreadable("decisions")(
+            &"an outcome without its reason, or the other way round",
+        )),
+    }
+}

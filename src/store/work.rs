@@ -1,0 +1,649 @@
+//! The rows that one batch looks at, and what it does to them.
+//!
+//! The steps of the pipeline act on a [`Work`] in memory; [`super::batch`] loads it, and writes
+//! what changed in one transaction. Nothing here touches the database, and nothing is true before
+//! that transaction is committed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::domain::{
+    amount::{AmountError, Balance},
+    book::{BookEvent, BookFact, Connection, Currency, body_hash},
+    decision::{Decision, Outcome},
+    ids::{
+        AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
+        QuarantineSeq, RecordId,
+    },
+    job::{ContentHash, Job, JobTerms, JobType},
+    ledger::{AccountKey, AccountKind, AccountTotals, Movement},
+    message::Refusal,
+    payload::{Nonce, Signature},
+    state::{Event, IllegalTransition},
+    time::TimestampMs,
+};
+
+/// Why a step could not act. The command that asked for it is refused; nothing of it is written.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The state machine forbids it.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// A total cannot be represented.
+    #[error("record {record}: {source}")]
+    Amount {
+        /// The record it was about.
+        record: String,
+        /// What is wrong.
+        source: AmountError,
+    },
+    /// The job is not in the book.
+    #[error("job {0} is not in the book")]
+    UnknownJob(JobSeq),
+    /// A job without a decision where one is needed, or with one where there must be none.
+    #[error("job {0} is not where its decision says it is")]
+    Undecided(JobSeq),
+    /// A text could not be written as JSON.
+    #[error("cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The signature did not verify against our own public key.
+    #[error("the signature for job {0} does not verify: the key or the signer is faulty")]
+    BadSignature(JobSeq),
+}
+
+/// The next row numbers. The writer is the only one that gives them.
+#[derive(Clone, Copy, Debug)]
+pub struct Counters {
+    pub(super) job: i64,
+    pub(super) attempt: i64,
+    pub(super) account: i64,
+    pub(super) transfer: i64,
+    pub(super) book_event: i64,
+    pub(super) job_event: i64,
+    pub(super) quarantine: i64,
+    pub(super) outbox: i64,
+}
+
+fn next(counter: &mut i64) -> i64 {
+    // Row numbers start at one and would take 292 years at a thousand a microsecond to run out.
+    *counter = counter.saturating_add(1);
+    *counter
+}
+
+/// What a batch needs to see.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// Records that messages name.
+    pub records: BTreeSet<RecordId>,
+    /// Jobs that answers and reads are about.
+    pub jobs: BTreeSet<JobSeq>,
+    /// Connections by id; those of the jobs are loaded anyway.
+    pub connections: BTreeSet<ConnectionId>,
+    /// Currencies by code; those of the jobs are loaded anyway.
+    pub currencies: BTreeSet<CurrencyCode>,
+    /// Accounts by connection and currency; those of the jobs are loaded anyway.
+    pub accounts: BTreeSet<(ConnectionId, CurrencyCode)>,
+    /// Book events by the exchange's id.
+    pub book_events: BTreeSet<BookEventId>,
+    /// Bad messages by queue and hash.
+    pub quarantined: BTreeSet<(String, ContentHashKey)>,
+    /// How many jobs that are due for an attempt to look for.
+    pub due_attempts: usize,
+    /// How many jobs that can be decided to look for.
+    pub due_decisions: usize,
+}
+
+/// A hash that sorts, so that needs have one order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentHashKey(pub [u8; 32]);
+
+impl From<ContentHash> for ContentHashKey {
+    fn from(hash: ContentHash) -> Self {
+        Self(*hash.as_bytes())
+    }
+}
+
+/// A signed attempt that goes to disk before it is sent.
+#[derive(Clone, Debug)]
+pub struct NewAttempt {
+    /// For which job.
+    pub job: JobSeq,
+    /// The decision's outcome; the database checks it.
+    pub outcome: Outcome,
+    /// Its own nonce.
+    pub nonce: Nonce,
+    /// The exact request body.
+    pub body: String,
+    /// The signature in it.
+    pub signature: Signature,
+}
+
+/// What is known of an attempt once it is over.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptEnd {
+    /// What the answer meant, one word.
+    pub result: &'static str,
+    /// The answer's status, if there was an answer.
+    pub http_status: Option<u16>,
+    /// OES's own id of the request.
+    pub request_id: Option<String>,
+    /// The start of the answer's body.
+    pub response: Option<String>,
+    /// What happened, for a reader.
+    pub detail: Option<String>,
+}
+
+/// What happened to a job that no other table tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEventKind {
+    /// The record was read.
+    ReadBack,
+    /// The record could not be read.
+    ReadFailed,
+    /// An operator must look.
+    Parked,
+}
+
+impl JobEventKind {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadBack => "read_back",
+            Self::ReadFailed => "read_failed",
+            Self::Parked => "parked",
+        }
+    }
+}
+
+/// A message that never acts.
+#[derive(Clone, Debug)]
+pub struct BadMessage {
+    /// The queue it came from.
+    pub queue: String,
+    /// SHA-256 over the bytes.
+    pub sha256: [u8; 32],
+    /// The message as it came.
+    pub bytes: Vec<u8>,
+    /// Why it is refused.
+    pub refusal: Refusal,
+    /// The record it names, where that could be read.
+    pub record_id: Option<RecordId>,
+}
+
+/// An outcome to publish.
+#[derive(Clone, Debug)]
+pub struct OutcomeMessage {
+    /// The job that ended.
+    pub job: JobSeq,
+    /// The id that stays the same for ever.
+    pub event_id: Uuid,
+    /// What queues bind to.
+    pub routing_key: String,
+    /// The event as JSON.
+    pub body: String,
+}
+
+/// Whose movement it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner {
+    /// A record's.
+    Job(JobSeq),
+    /// A fed fact's.
+    BookEvent(BookEventSeq),
+}
+
+/// What became of a book event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BookEventOutcome {
+    /// It is in the book now.
+    Applied,
+    /// It was already.
+    AlreadyApplied,
+    /// The id is known with another content; nothing changed.
+    Contradicts,
+    /// It moves the balance of a connection that the book does not have; nothing changed.
+    UnknownConnection,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Account {
+    pub(super) seq: i64,
+    pub(super) totals: AccountTotals,
+    /// As loaded; `None` for an account that this batch makes.
+    pub(super) before: Option<AccountTotals>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct TrackedJob {
+    pub(super) job: Job,
+    /// The state as loaded; `None` for a job that this batch takes in.
+    pub(super) before: Option<&'static str>,
+    pub(super) changed: bool,
+}
+
+pub(super) struct NewDecision {
+    pub(super) job: JobSeq,
+    pub(super) seen: String,
+}
+
+pub(super) struct NewTransfer {
+    pub(super) seq: i64,
+    pub(super) owner: Owner,
+    pub(super) debit: i64,
+    pub(super) credit: i64,
+    pub(super) movement: Movement,
+}
+
+pub(super) struct NewJobEvent {
+    pub(super) seq: i64,
+    pub(super) job: JobSeq,
+    pub(super) kind: JobEventKind,
+    pub(super) detail: String,
+}
+
+pub(super) struct NewBookEvent {
+    pub(super) seq: BookEventSeq,
+    pub(super) event: BookEvent,
+    pub(super) body: String,
+    pub(super) source: String,
+}
+
+/// Everything that the commit will write.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub(super) raw_messages: Vec<(JobSeq, String)>,
+    pub(super) decisions: Vec<NewDecision>,
+    pub(super) transfers: Vec<NewTransfer>,
+    pub(super) attempts: Vec<(AttemptSeq, u32, NewAttempt)>,
+    pub(super) attempt_ends: Vec<(AttemptSeq, AttemptEnd)>,
+    pub(super) job_events: Vec<NewJobEvent>,
+    pub(super) quarantined: Vec<(QuarantineSeq, BadMessage)>,
+    pub(super) seen_again: BTreeMap<QuarantineSeq, u32>,
+    pub(super) outcomes: Vec<(OutboxSeq, OutcomeMessage)>,
+    pub(super) dead_letters: Vec<(OutboxSeq, QuarantineSeq, Uuid, String)>,
+    pub(super) published: BTreeSet<OutboxSeq>,
+    pub(super) book_events: Vec<NewBookEvent>,
+    pub(super) connections: BTreeMap<ConnectionId, BookEventSeq>,
+    pub(super) currencies: BTreeMap<CurrencyCode, BookEventSeq>,
+    pub(super) counts: BTreeMap<(&'static str, JobType), i64>,
+}
+
+/// The rows of one batch.
+pub struct Work {
+    pub(super) now: TimestampMs,
+    pub(super) counters: Counters,
+    pub(super) jobs: BTreeMap<JobSeq, TrackedJob>,
+    pub(super) by_record: HashMap<RecordId, JobSeq>,
+    pub(super) connections: HashMap<ConnectionId, Connection>,
+    pub(super) currencies: HashMap<CurrencyCode, Currency>,
+    pub(super) accounts: BTreeMap<AccountKey, Account>,
+    pub(super) book_events: HashMap<BookEventId, ContentHash>,
+    pub(super) quarantined: HashMap<(String, ContentHashKey), QuarantineSeq>,
+    pub(super) due_attempts: Vec<JobSeq>,
+    pub(super) due_decisions: Vec<JobSeq>,
+    pub(super) first_attempts_left: bool,
+    pub(super) changes: Changes,
+}
+
+impl Work {
+    pub(super) fn new(now: TimestampMs, counters: Counters) -> Self {
+        Self {
+            now,
+            counters,
+            jobs: BTreeMap::new(),
+            by_record: HashMap::new(),
+            connections: HashMap::new(),
+            currencies: HashMap::new(),
+            accounts: BTreeMap::new(),
+            book_events: HashMap::new(),
+            quarantined: HashMap::new(),
+            due_attempts: Vec::new(),
+            due_decisions: Vec::new(),
+            first_attempts_left: false,
+            changes: Changes::default(),
+        }
+    }
+
+    /// The time of this batch.
+    #[must_use]
+    pub fn now(&self) -> TimestampMs {
+        self.now
+    }
+
+    /// The connection, if the book has it.
+    #[must_use]
+    pub fn connection(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.get(&id)
+    }
+
+    /// The currency, if the book has it.
+    #[must_use]
+    pub fn currency(&self, code: &CurrencyCode) -> Option<&Currency> {
+        self.currencies.get(code)
+    }
+
+    /// What an account holds, movements of this batch included.
+    #[must_use]
+    pub fn balance(
+        &self,
+        connection_id: ConnectionId,
+        currency: &CurrencyCode,
+        kind: AccountKind,
+    ) -> Balance {
+        let key = AccountKey {
+            connection_id,
+            currency: currency.clone(),
+            kind,
+        };
+        self.accounts
+            .get(&key)
+            .map_or(Balance::ZERO, |account| account.totals.balance())
+    }
+
+    /// A job of this batch.
+    ///
+    /// # Errors
+    /// [`WorkError::UnknownJob`].
+    pub fn job(&self, seq: JobSeq) -> Result<&Job, WorkError> {
+        self.jobs
+            .get(&seq)
+            .map(|tracked| &tracked.job)
+            .ok_or(WorkError::UnknownJob(seq))
+    }
+
+    /// The job about a record, if there is one.
+    #[must_use]
+    pub fn find(&self, record_id: RecordId) -> Option<&Job> {
+        let seq = self.by_record.get(&record_id)?;
+        self.jobs.get(seq).map(|tracked| &tracked.job)
+    }
+
+    /// Jobs that were due for an attempt when the batch was loaded: first attempts first.
+    #[must_use]
+    pub fn due_attempts(&self) -> &[JobSeq] {
+        &self.due_attempts
+    }
+
+    /// Whether more first attempts were due than were looked for.
+    #[must_use]
+    pub fn first_attempts_left(&self) -> bool {
+        self.first_attempts_left
+    }
+
+    /// Jobs that could be decided when the batch was loaded.
+    #[must_use]
+    pub fn due_decisions(&self) -> &[JobSeq] {
+        &self.due_decisions
+    }
+
+    /// Takes a job in, with its message as it came.
+    pub fn insert_job(&mut self, terms: JobTerms, raw: String) -> JobSeq {
+        let seq = JobSeq::from(next(&mut self.counters.job));
+        let job = Job::received(seq, terms, self.now);
+        self.by_record.insert(job.terms.record_id, seq);
+        self.count(job.state.name(), job.terms.job_type, 1);
+        self.jobs.insert(
+            seq,
+            TrackedJob {
+                job,
+                before: None,
+                changed: true,
+            },
+        );
+        self.changes.raw_messages.push((seq, raw));
+        seq
+    }
+
+    fn count(&mut self, state: &'static str, job_type: JobType, by: i64) {
+        let count = self.changes.counts.entry((state, job_type)).or_default();
+        *count = count.saturating_add(by);
+    }
+
+    /// A job that is about to change.
+    ///
+    /// # Errors
+    /// [`WorkError::UnknownJob`].
+    pub fn job_mut(&mut self, seq: JobSeq) -> Result<&mut Job, WorkError> {
+        let tracked = self.jobs.get_mut(&seq).ok_or(WorkError::UnknownJob(seq))?;
+        tracked.changed = true;
+        Ok(&mut tracked.job)
+    }
+
+    /// Moves a job on by one event and says when its next step is due.
+    ///
+    /// # Errors
+    /// [`WorkError`] when the state machine forbids it.
+    pub fn advance(
+        &mut self,
+        seq: JobSeq,
+        event: Event,
+        next_step_at: Option<TimestampMs>,
+    ) -> Result<(), WorkError> {
+        let now = self.now;
+        let job = self.job_mut(seq)?;
+        let (before, after) = (job.state, job.state.apply(event)?);
+        job.state = after;
+        job.state_since = now;
+        job.next_step_at = next_step_at;
+        let job_type = job.terms.job_type;
+        self.count(before.name(), job_type, -1);
+        self.count(after.name(), job_type, 1);
+        Ok(())
+    }
+
+    /// Stores the decision of a job with what it saw, and moves the job on.
+    ///
+    /// # Errors
+    /// [`WorkError`] when the job is decided already.
+    pub fn decide(
+        &mut self,
+        seq: JobSeq,
+        decision: Decision,
+        seen: String,
+    ) -> Result<(), WorkError> {
+        if self.job(seq)?.decision.is_some() {
+            return Err(WorkError::Undecided(seq));
+        }
+        self.advance(seq, Event::Decide, Some(self.now))?;
+        self.job_mut(seq)?.decision = Some(decision);
+        self.changes.decisions.push(NewDecision { job: seq, seen });
+        Ok(())
+    }
+
+    /// Books one movement between two accounts of a connection.
+    ///
+    /// # Errors
+    /// [`WorkError::Amount`] when a total cannot be represented.
+    pub fn book(
+        &mut self,
+        owner: Owner,
+        connection_id: ConnectionId,
+        currency: &CurrencyCode,
+        movement: Movement,
+    ) -> Result<(), WorkError> {
+        let amount_error = |source| WorkError::Amount {
+            record: match owner {
+                Owner::Job(seq) => format!("of job {seq}"),
+                Owner::BookEvent(seq) => format!("of book event {seq}"),
+            },
+            source,
+        };
+        let debit = {
+            let account = self.account_mut(connection_id, currency, movement.debit);
+            account
+                .totals
+                .debit(movement.quantity)
+                .map_err(amount_error)?;
+            account.seq
+        };
+        let credit = {
+            let account = self.account_mut(connection_id, currency, movement.credit);
+            account
+                .totals
+                .credit(movement.quantity)
+                .map_err(amount_error)?;
+            account.seq
+        };
+        let seq = next(&mut self.counters.transfer);
+        self.changes.transfers.push(NewTransfer {
+            seq,
+            owner,
+            debit,
+            credit,
+            movement,
+        });
+        Ok(())
+    }
+
+    fn account_mut(
+        &mut self,
+        connection_id: ConnectionId,
+        currency: &CurrencyCode,
+        kind: AccountKind,
+    ) -> &mut Account {
+        let key = AccountKey {
+            connection_id,
+            currency: currency.clone(),
+            kind,
+        };
+        let counter = &mut self.counters.account;
+        self.accounts.entry(key).or_insert_with(|| Account {
+            seq: next(counter),
+            totals: AccountTotals::default(),
+            before: None,
+        })
+    }
+
+    /// Stores a signed attempt.
+    ///
+    /// # Errors
+    /// [`WorkError`] when the job is not in the book.
+    pub fn insert_attempt(&mut self, attempt: NewAttempt) -> Result<AttemptSeq, WorkError> {
+        let seq = AttemptSeq::from(next(&mut self.counters.attempt));
+        let job = self.job_mut(attempt.job)?;
+        job.attempts_made = job.attempts_made.saturating_add(1);
+        job.reads_made = 0;
+        let attempt_no = job.attempts_made;
+        self.changes.attempts.push((seq, attempt_no, attempt));
+        Ok(seq)
+    }
+
+    /// Stores how an attempt ended.
+    pub fn finish_attempt(&mut self, seq: AttemptSeq, end: AttemptEnd) {
+        self.changes.attempt_ends.push((seq, end));
+    }
+
+    /// Stores what happened to a job that no other table tells.
+    pub fn note(&mut self, job: JobSeq, kind: JobEventKind, detail: &Value) {
+        let seq = next(&mut self.counters.job_event);
+        self.changes.job_events.push(NewJobEvent {
+            seq,
+            job,
+            kind,
+            detail: detail.to_string(),
+        });
+    }
+
+    /// Puts a bad message away, with a dead letter for it; the same bytes again are only counted.
+    /// Answers whether the message is new.
+    pub fn quarantine(&mut self, message: BadMessage) -> bool {
+        let key = (message.queue.clone(), ContentHashKey(message.sha256));
+        if let Some(seq) = self.quarantined.get(&key) {
+            let times = self.changes.seen_again.entry(*seq).or_default();
+            *times = times.saturating_add(1);
+            return false;
+        }
+        let seq = QuarantineSeq::from(next(&mut self.counters.quarantine));
+        let outbox = OutboxSeq::from(next(&mut self.counters.outbox));
+        let event_id = dead_letter_id(&message.queue, &message.sha256);
+        self.changes
+            .dead_letters
+            .push((outbox, seq, event_id, message.queue.clone()));
+        self.quarantined.insert(key, seq);
+        self.changes.quarantined.push((seq, message));
+        true
+    }
+
+    /// Puts an outcome into the outbox.
+    pub fn announce(&mut self, message: OutcomeMessage) {
+        let seq = OutboxSeq::from(next(&mut self.counters.outbox));
+        self.changes.outcomes.push((seq, message));
+    }
+
+    /// Notes that the broker has confirmed messages of the outbox.
+    pub fn published(&mut self, messages: impl IntoIterator<Item = OutboxSeq>) {
+        self.changes.published.extend(messages);
+    }
+
+    /// Takes a fact of the exchange into the book, at most once.
+    ///
+    /// # Errors
+    /// [`WorkError`] when it cannot be represented.
+    pub fn apply_book_event(
+        &mut self,
+        event: &BookEvent,
+        source: &str,
+    ) -> Result<BookEventOutcome, WorkError> {
+        let body = event.canonical_body()?;
+        let hash = body_hash(&body);
+        match self.book_events.get(event.id()) {
+            Some(known) if *known == hash => return Ok(BookEventOutcome::AlreadyApplied),
+            Some(_) => return Ok(BookEventOutcome::Contradicts),
+            None => {}
+        }
+        if let BookFact::BalanceAdjusted(adjustment) = event.fact()
+            && !self.connections.contains_key(&adjustment.connection_id)
+        {
+            return Ok(BookEventOutcome::UnknownConnection);
+        }
+        let seq = BookEventSeq::from(next(&mut self.counters.book_event));
+        self.book_events.insert(event.id().clone(), hash);
+        self.changes.book_events.push(NewBookEvent {
+            seq,
+            event: event.clone(),
+            body,
+            source: source.to_owned(),
+        });
+        self.show_fact(seq, event.fact())?;
+        Ok(BookEventOutcome::Applied)
+    }
+
+    fn show_fact(&mut self, seq: BookEventSeq, fact: &BookFact) -> Result<(), WorkError> {
+        match fact {
+            BookFact::ConnectionUpserted(connection) => {
+                self.connections
+                    .insert(connection.connection_id, connection.clone());
+                self.changes
+                    .connections
+                    .insert(connection.connection_id, seq);
+                Ok(())
+            }
+            BookFact::CurrencyConfigured(currency) => {
+                self.currencies
+                    .insert(currency.currency.clone(), currency.clone());
+                self.changes
+                    .currencies
+                    .insert(currency.currency.clone(), seq);
+                Ok(())
+            }
+            BookFact::BalanceAdjusted(adjustment) => self.book(
+                Owner::BookEvent(seq),
+                adjustment.connection_id,
+                &adjustment.currency,
+                adjustment.movement(),
+            ),
+        }
+    }
+}
+
+/// Namespace of dead letters' message ids.
+const DEAD_LETTER_NAMESPACE: Uuid = uuid::uuid!("2f6f2d1e-08c9-5b8e-8d44-6e0c5b3a9f17");
+
+/// The message id of a dead letter: the same whenever the same bytes from the same queue are refused.
+fn dead_letter_id(queue: &str, sha256: &[u8; 32]) -> Uuid {
+    let mut name = queue.as_bytes().to_vec();
+    name.push(0);
+    name.extend_from_slice(sha256);
+    Uuid::new_v5(&DEAD_LETTER_NAMESPACE, &name)
+}

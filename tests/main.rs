@@ -1,0 +1,2 @@
+//! The integration tests: one crate, a file per promise.
+mod signing_vectors;
