@@ -184,12 +184,13 @@ CREATE TABLE attempts (
 -- At most one attempt of a job is under way.
 CREATE UNIQUE INDEX attempts_one_open ON attempts (job_seq) WHERE result IS NULL;
 
--- What happened to a job that no other table tells: reads, and the states they led to. Never changed.
+-- What happened to a job that no other table tells: reads that moved it, and why it was parked. Never
+-- changed.
 CREATE TABLE job_events (
     event_seq INTEGER NOT NULL PRIMARY KEY,                       -- order of happening
     job_seq   INTEGER NOT NULL REFERENCES jobs,                   -- to which job
     at_ms     INTEGER NOT NULL,                                   -- when
-    kind      TEXT    NOT NULL CHECK (kind IN ('read_back', 'read_failed', 'parked')), -- what
+    kind      TEXT    NOT NULL CHECK (kind IN ('read_back', 'parked')), -- what
     detail    TEXT    NOT NULL CHECK (json_valid(detail))         -- more of it
 ) STRICT;
 

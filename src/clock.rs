@@ -1,11 +1,14 @@
 //! The one place where the wall clock is read.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt::Debug,
+    time::{Duration, SystemTime},
+};
 
 use crate::domain::time::TimestampMs;
 
 /// A source of the current time; tests have their own.
-pub trait Clock: Send + Sync + 'static {
+pub trait Clock: Debug + Send + Sync + 'static {
     /// The current time.
     fn now(&self) -> TimestampMs;
 }

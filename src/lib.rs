@@ -7,8 +7,22 @@
         reason = "a test may overflow and abort, and compares with `_` what it does not list"
     )
 )]
+pub mod app;
+pub mod book_file;
+pub mod broker;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod control;
 pub mod domain;
+pub mod health;
+pub mod metrics;
+pub mod oes;
+pub mod operator;
+pub mod pipeline;
 pub mod secret_file;
 pub mod signer;
 pub mod store;
+pub mod telemetry;
+pub mod web;
+pub mod writer;

@@ -1,2 +1,18 @@
-//! `settled`.
-fn main() {}
+//! `settled`: parse, run, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use settled::cli::{self, Cli};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The log may be off or elsewhere; whoever typed the command reads this.
+            eprintln!("settled: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use uuid::Uuid;
 
 use super::{
     decision::Outcome,
@@ -64,6 +65,7 @@ pub enum PolicyResult {
 #[serde(rename_all = "camelCase")]
 pub struct OesRecord {
     /// The record.
+    #[serde(deserialize_with = "any_spelling")]
     pub id: RecordId,
     /// Allocation or deallocation.
     #[serde(rename = "type")]
@@ -71,6 +73,7 @@ pub struct OesRecord {
     /// Reserved or final.
     pub status: RecordStatus,
     /// The connection it belongs to.
+    #[serde(deserialize_with = "any_spelling")]
     pub connection_id: ConnectionId,
     /// Set while (or after) a policy approval is asked for.
     #[serde(default)]
@@ -78,6 +81,11 @@ pub struct OesRecord {
     /// The policy's answer, once there is one.
     #[serde(default)]
     pub policy_result: Option<PolicyResult>,
+}
+
+/// OES may spell its own ids as it likes; only messages must have the one spelling.
+fn any_spelling<'de, D: Deserializer<'de>, T: From<Uuid>>(deserializer: D) -> Result<T, D::Error> {
+    Uuid::deserialize(deserializer).map(T::from)
 }
 
 /// What a read of one record found.

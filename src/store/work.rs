@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -51,6 +52,14 @@ pub enum WorkError {
     /// The signature did not verify against our own public key.
     #[error("the signature for job {0} does not verify: the key or the signer is faulty")]
     BadSignature(JobSeq),
+}
+
+impl WorkError {
+    /// Whether this machine cannot be trusted to go on.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::BadSignature(_))
+    }
 }
 
 /// The next row numbers. The writer is the only one that gives them.
@@ -138,10 +147,8 @@ pub struct AttemptEnd {
 /// What happened to a job that no other table tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobEventKind {
-    /// The record was read.
+    /// The record was read, and that moved the job.
     ReadBack,
-    /// The record could not be read.
-    ReadFailed,
     /// An operator must look.
     Parked,
 }
@@ -150,7 +157,6 @@ impl JobEventKind {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::ReadBack => "read_back",
-            Self::ReadFailed => "read_failed",
             Self::Parked => "parked",
         }
     }
@@ -194,7 +200,8 @@ pub enum Owner {
 }
 
 /// What became of a book event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BookEventOutcome {
     /// It is in the book now.
     Applied,
@@ -375,6 +382,14 @@ impl Work {
     #[must_use]
     pub fn due_decisions(&self) -> &[JobSeq] {
         &self.due_decisions
+    }
+
+    /// The jobs that this batch decides.
+    pub fn decided(&self) -> impl Iterator<Item = &Job> {
+        self.changes
+            .decisions
+            .iter()
+            .filter_map(|new| self.job(new.job).ok())
     }
 
     /// Takes a job in, with its message as it came.

@@ -1,0 +1,511 @@
+//! The daemon: its parts put together, watched, and brought to an end in order.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    broker::{self, BrokerError},
+    clock::Clock,
+    config::{BrokerConfig, Config, SignerConfig},
+    control::{self, Control},
+    health::{Checks, Health},
+    metrics::Metrics,
+    oes::OesClient,
+    pipeline::{
+        announce::Announcer,
+        budget::Budget,
+        decide,
+        receive::Receiver,
+        resolve::Resolver,
+        send::{Feeder, Permitted, Sender},
+        wake::Wake,
+    },
+    signer::SigningKey,
+    store::{
+        Readers,
+        lock::{BookLock, socket_path},
+        open_readers, open_writer,
+    },
+    web::Web,
+    writer::{Signing, Writer, WriterHandle, WriterParts},
+};
+
+/// How the lock says who holds the book.
+const HOLDER: &str = "settled run";
+
+/// Share of the grace in which parts may end by themselves; the rest is the writer's.
+const GENTLE_SHARE: f64 = 0.8;
+
+/// When a part ends, in the order in which work flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// It brings new work in, or looks for it.
+    Intake,
+    /// It ends with the last answer.
+    Sending,
+    /// It serves until the last outcome.
+    Serving,
+    /// It ends when nobody can ask for anything any more.
+    Writing,
+}
+
+struct Part {
+    name: &'static str,
+    stage: Stage,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+/// A running daemon.
+pub struct App {
+    parts: Vec<Part>,
+    tracker: TaskTracker,
+    /// Ends what brings new work in.
+    stop: CancellationToken,
+    /// Ends what serves until the last.
+    stop_last: CancellationToken,
+    writer: Option<WriterHandle>,
+    http_address: SocketAddr,
+    grace: Duration,
+    _lock: BookLock,
+}
+
+/// What the parts are made from.
+struct Material {
+    config: Config,
+    readers: Readers,
+    writer: WriterHandle,
+    wake: Wake,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    oes: Arc<OesClient>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What sending needs beyond that; absent when nothing may be signed.
+type Sending = Option<(Arc<Budget>, mpsc::UnboundedReceiver<Permitted>)>;
+
+impl App {
+    /// Starts every part.
+    ///
+    /// # Errors
+    /// What is wrong, and with which key of the configuration.
+    pub async fn start(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        // Everything that this process makes is its owner's only: database, log, lock, socket.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        let lock = BookLock::take(&config.store.path, HOLDER)?;
+        let key = load_key(&config.signer)?;
+        let oes = Arc::new(OesClient::new(&config.oes, Arc::clone(&clock))?);
+        let http = TcpListener::bind(config.http.listen)
+            .await
+            .with_context(|| {
+                format!(
+                    "cannot listen on http.listen = {}; is another daemon there?",
+                    config.http.listen
+                )
+            })?;
+        let http_address = http.local_addr()?;
+
+        let metrics = Arc::new(Metrics::new());
+        let health = Arc::new(Health::default());
+        let wake = Wake::default();
+        let book = open_writer(&config.store.path, clock.now()).await?;
+        let readers = open_readers(&config.store.path).await?;
+        let (signing, sending, signer_fault) = match key {
+            Ok(key) => {
+                let budget = Arc::new(Budget::new(&config.oes, Arc::clone(&clock)));
+                let (sends, prepared) = mpsc::unbounded_channel();
+                let signing = Signing {
+                    key,
+                    budget: Arc::clone(&budget),
+                    sends,
+                };
+                (Some(signing), Some((budget, prepared)), None)
+            }
+            Err(fault) => (None, None, Some(fault)),
+        };
+        let (writer, handle) = Writer::new(WriterParts {
+            book,
+            signing,
+            limits: config.retry.limits(),
+            connection_grace: Duration::from_secs(config.decide.unknown_connection_grace_s),
+            batch_max: config.writer.batch_max,
+            queue_len_max: config.writer.queue_len_max,
+            lazy: Duration::from_millis(config.writer.lazy_ms),
+            wake: wake.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        })
+        .await?;
+        let checks = Checks {
+            health: Arc::clone(&health),
+            readers: readers.clone(),
+            budget: sending.as_ref().map(|(budget, _)| Arc::clone(budget)),
+            signer_fault,
+            clock: Arc::clone(&clock),
+        };
+        let mut app = Self {
+            parts: Vec::new(),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            stop_last: CancellationToken::new(),
+            writer: Some(handle.clone()),
+            http_address,
+            grace: Duration::from_secs(config.shutdown.grace_s),
+            _lock: lock,
+        };
+        app.spawn("writer", Stage::Writing, {
+            let health = Arc::clone(&health);
+            async move {
+                let ended = writer.run().await;
+                health.writer_ended();
+                Ok(ended?)
+            }
+        });
+        let material = Material {
+            config,
+            readers,
+            writer: handle,
+            wake,
+            metrics,
+            health,
+            oes,
+            clock,
+        };
+        app.spawn_serving(&material, http, checks)?;
+        app.spawn_broker_side(&material);
+        app.spawn_oes_side(&material, sending);
+        Ok(app)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        stage: Stage,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.parts.push(Part {
+            name,
+            stage,
+            task: self.tracker.spawn(task),
+        });
+    }
+
+    /// Health, metrics and the control socket.
+    fn spawn_serving(
+        &mut self,
+        material: &Material,
+        http: TcpListener,
+        checks: Checks,
+    ) -> anyhow::Result<()> {
+        let web = Web {
+            checks: checks.clone(),
+            metrics: Arc::clone(&material.metrics),
+        };
+        let stop = self.stop_last.clone();
+        self.spawn("web", Stage::Serving, async move {
+            Ok(web.serve(http, stop).await?)
+        });
+
+        let path = socket_path(&material.config.store.path);
+        let listener = control::listen(&path)
+            .with_context(|| format!("cannot make the control socket {}", path.display()))?;
+        let control = Control {
+            writer: material.writer.clone(),
+            checks,
+        };
+        // It can change the book, so it ends with what brings new work in.
+        let stop = self.stop.clone();
+        self.spawn("control", Stage::Intake, async move {
+            Ok(control.serve(listener, stop).await?)
+        });
+        Ok(())
+    }
+
+    /// What takes jobs from the broker and gives outcomes to it.
+    fn spawn_broker_side(&mut self, material: &Material) {
+        let config = &material.config.broker;
+        let announcer = Announcer {
+            config: config.clone(),
+            readers: material.readers.clone(),
+            writer: material.writer.clone(),
+            wake: material.wake.clone(),
+            metrics: Arc::clone(&material.metrics),
+            health: Arc::clone(&material.health),
+            clock: Arc::clone(&material.clock),
+        };
+        let receiver = Receiver {
+            config: config.clone(),
+            writer: material.writer.clone(),
+            metrics: Arc::clone(&material.metrics),
+            health: Arc::clone(&material.health),
+        };
+        // Cancelled once the topology is as it must be.
+        let declared = CancellationToken::new();
+        let (stop, stop_last) = (self.stop.clone(), self.stop_last.clone());
+        self.spawn("topology", Stage::Intake, {
+            let (config, declared, stop) = (config.clone(), declared.clone(), stop.clone());
+            async move {
+                declare_topology(&config, &stop).await?;
+                declared.cancel();
+                // Its work is done; ending now would look like a failure.
+                stop.cancelled().await;
+                Ok(())
+            }
+        });
+        self.spawn("receiver", Stage::Intake, {
+            let declared = declared.clone();
+            async move {
+                first_of(&declared, &stop).await;
+                receiver.run(stop).await;
+                Ok(())
+            }
+        });
+        self.spawn("announcer", Stage::Serving, async move {
+            first_of(&declared, &stop_last).await;
+            Ok(announcer.run(stop_last).await?)
+        });
+    }
+
+    /// What decides, sends and reads back.
+    fn spawn_oes_side(&mut self, material: &Material, sending: Sending) {
+        let Some((budget, prepared)) = sending else {
+            return;
+        };
+        let Material {
+            readers,
+            writer,
+            wake,
+            metrics,
+            oes,
+            clock,
+            ..
+        } = material;
+        let sender = Sender {
+            writer: writer.clone(),
+            oes: Arc::clone(oes),
+            budget: Arc::clone(&budget),
+            metrics: Arc::clone(metrics),
+            clock: Arc::clone(clock),
+        };
+        self.spawn("sender", Stage::Sending, async move {
+            sender.run(prepared).await;
+            Ok(())
+        });
+        let feeder = Feeder {
+            readers: readers.clone(),
+            writer: writer.clone(),
+            budget: Arc::clone(&budget),
+            wake: wake.clone(),
+            clock: Arc::clone(clock),
+        };
+        let stop = self.stop.clone();
+        self.spawn("feeder", Stage::Intake, async move {
+            Ok(feeder.run(stop).await?)
+        });
+        let resolver = Resolver {
+            readers: readers.clone(),
+            writer: writer.clone(),
+            oes: Arc::clone(oes),
+            budget,
+            wake: wake.clone(),
+            clock: Arc::clone(clock),
+        };
+        let stop = self.stop.clone();
+        self.spawn("resolver", Stage::Intake, async move {
+            Ok(resolver.run(stop).await?)
+        });
+        let decider = decide::run(
+            readers.clone(),
+            writer.clone(),
+            wake.clone(),
+            Arc::clone(clock),
+            self.stop.clone(),
+        );
+        self.spawn("decider", Stage::Intake, async move { Ok(decider.await?) });
+    }
+
+    /// Where the HTTP listener is.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// A token that asks the daemon to end.
+    #[must_use]
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Runs until [`App::stop_token`] is cancelled or a part fails, then ends every part in order,
+    /// within the grace.
+    ///
+    /// # Errors
+    /// The failure of the part that brought the daemon down.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let stop = self.stop.clone();
+        let failed = tokio::select! {
+            () = stop.cancelled() => None,
+            failure = self.first_end() => Some(failure),
+        };
+        if let Some(failure) = &failed {
+            tracing::error!(
+                error = format!("{failure:#}"),
+                "a part of the daemon failed: it ends"
+            );
+        }
+        self.stop.cancel();
+        let gentle = self.grace.mul_f64(GENTLE_SHARE);
+        let hard = self.grace.saturating_sub(gentle);
+        if tokio::time::timeout(gentle, self.end()).await.is_err() {
+            tracing::warn!(
+                "the grace is nearly over: what is in flight is left to the next start, which reads \
+                 it back"
+            );
+            self.abandon(hard).await;
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Waits until any part ends, which none does by itself.
+    async fn first_end(&mut self) -> anyhow::Error {
+        let tasks = self.parts.iter_mut().map(|part| &mut part.task);
+        let (ended, index, _others) = futures_util::future::select_all(tasks).await;
+        let part = self.parts.swap_remove(index);
+        match ended {
+            Ok(Ok(())) => anyhow!("the {} ended without being asked", part.name),
+            Ok(Err(error)) => error.context(format!("the {} failed", part.name)),
+            Err(panic) => anyhow!("the {} panicked: {panic}", part.name),
+        }
+    }
+
+    /// Ends the parts in the order in which work flows through them.
+    async fn end(&mut self) {
+        tracing::info!("ending: no new work is taken");
+        self.join(Stage::Intake).await;
+        // Nothing can be prepared any more, so the sender ends with what is in flight.
+        if let Some(writer) = &self.writer
+            && writer.stop_preparing().await.is_ok()
+        {
+            self.join(Stage::Sending).await;
+        }
+        self.stop_last.cancel();
+        self.join(Stage::Serving).await;
+        // The last handle is ours: without it the writer commits what is left and ends.
+        self.writer = None;
+        self.join(Stage::Writing).await;
+        tracing::info!("ended");
+    }
+
+    /// Ends at once what has not ended yet, and lets the writer finish its commit.
+    async fn abandon(&mut self, limit: Duration) {
+        self.stop_last.cancel();
+        self.writer = None;
+        for part in self
+            .parts
+            .iter()
+            .filter(|part| part.stage != Stage::Writing)
+        {
+            part.task.abort();
+        }
+        // A commit is never interrupted by us; if it takes longer than this, the process ends in it,
+        // as in a crash, and the next start finds it done or undone.
+        if tokio::time::timeout(limit, self.join(Stage::Writing))
+            .await
+            .is_err()
+        {
+            tracing::warn!("the writer has not ended in time");
+        }
+    }
+
+    async fn join(&mut self, stage: Stage) {
+        while let Some(index) = self.parts.iter().position(|part| part.stage == stage) {
+            let Some(part) = self.parts.get_mut(index) else {
+                return;
+            };
+            let name = part.name;
+            match (&mut part.task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(
+                        part = name,
+                        error = format!("{error:#}"),
+                        "a part failed while ending"
+                    );
+                }
+                Err(error) if error.is_cancelled() => {}
+                Err(panic) => tracing::error!(part = name, %panic, "a part panicked while ending"),
+            }
+            self.parts.swap_remove(index);
+        }
+    }
+}
+
+/// Waits for either.
+async fn first_of(one: &CancellationToken, other: &CancellationToken) {
+    tokio::select! {
+        () = one.cancelled() => {}
+        () = other.cancelled() => {}
+    }
+}
+
+/// The signing key, or why nothing may be signed with it. A key that cannot be read is no key at all
+/// and stops the start; a wrong one leaves the daemon taking jobs in, and not ready.
+fn load_key(config: &SignerConfig) -> anyhow::Result<Result<SigningKey, String>> {
+    let file = config
+        .key_file
+        .as_deref()
+        .context("signer.key_file is not set")?;
+    let text = crate::secret_file::read(file).context("signer.key_file")?;
+    let key = SigningKey::from_text(&text)
+        .with_context(|| format!("signer.key_file {}", file.display()))?;
+    if !key.self_test() {
+        return Ok(Err(
+            "the signer's self-test failed: the machine or the library is faulty".into(),
+        ));
+    }
+    match &config.expected_public_key {
+        Some(expected) if !expected.eq_ignore_ascii_case(&key.public_key()) => Ok(Err(format!(
+            "the key in signer.key_file has the public key {}, and signer.expected_public_key is \
+             {expected}: nothing is decided or signed",
+            key.public_key()
+        ))),
+        Some(_) | None => Ok(Ok(key)),
+    }
+}
+
+/// Declares the topology if that is configured, trying again while the broker is away.
+async fn declare_topology(config: &BrokerConfig, stop: &CancellationToken) -> anyhow::Result<()> {
+    let schedule = config.reconnect_schedule();
+    let mut failures: u32 = 0;
+    while config.declare && !stop.is_cancelled() {
+        let error = match declare_once(config).await {
+            Ok(lines) => {
+                tracing::info!(
+                    declared = lines.len(),
+                    "the broker's queues and exchanges are as needed"
+                );
+                return Ok(());
+            }
+            Err(error) if !error.is_lost() => return Err(error.into()),
+            Err(error) => error,
+        };
+        failures = failures.saturating_add(1);
+        let delay = schedule.delay(failures);
+        tracing::warn!(%error, ?delay, "the broker cannot be asked for its queues; it is asked again");
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn declare_once(config: &BrokerConfig) -> Result<Vec<String>, BrokerError> {
+    let connection = broker::connect(config, "topology").await?;
+    let declared = broker::declare(&connection, config).await;
+    broker::close(&connection, config.call_timeout()).await;
+    declared
+}

@@ -1,0 +1,164 @@
+//! One session of consuming: it ends at the first sign of trouble, and another is opened.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::{
+    Channel, Connection, Consumer,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions,
+        QueueDeclareOptions,
+    },
+    types::FieldTable,
+};
+
+use super::{BrokerError, close, connect, within};
+use crate::config::BrokerConfig;
+
+/// The name under which the daemon consumes; a session has one consumer.
+const CONSUMER_TAG: &str = "settled";
+
+/// A message from the queue.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Its number in this session.
+    pub tag: u64,
+    /// Its bytes.
+    pub body: Vec<u8>,
+}
+
+/// An open connection that delivers messages.
+pub struct ConsumerSession {
+    connection: Connection,
+    channel: Channel,
+    consumer: Consumer,
+    queue: String,
+    call_timeout: Duration,
+}
+
+impl ConsumerSession {
+    /// Connects and consumes with a bound on what is unacknowledged.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn open(config: &BrokerConfig, prefetch: u16) -> Result<Self, BrokerError> {
+        let connection = connect(config, "consumer").await?;
+        let limit = config.call_timeout();
+        let channel = within(limit, "opening a channel", connection.create_channel()).await?;
+        let consumer = consume(&channel, &config.jobs_queue, prefetch, limit).await?;
+        Ok(Self {
+            connection,
+            channel,
+            consumer,
+            queue: config.jobs_queue.clone(),
+            call_timeout: limit,
+        })
+    }
+
+    /// The next delivery. Can be dropped and called again without losing one.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`] when the session is over, for whatever reason.
+    pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        match self.consumer.next().await {
+            Some(Ok(delivery)) => Ok(Delivery {
+                tag: delivery.delivery_tag,
+                body: delivery.data,
+            }),
+            Some(Err(error)) => Err(BrokerError::lost("consuming", error.to_string())),
+            None => Err(BrokerError::lost(
+                "consuming",
+                format!("the broker cancelled the consumer of queue {}", self.queue),
+            )),
+        }
+    }
+
+    /// Acknowledges everything up to and including `tag`.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`]; what was not acknowledged comes again.
+    pub async fn acknowledge_up_to(&self, tag: u64) -> Result<(), BrokerError> {
+        let options = BasicAckOptions { multiple: true };
+        within(
+            self.call_timeout,
+            "acknowledging",
+            self.channel.basic_ack(tag, options),
+        )
+        .await?;
+        // An acknowledgement on a dead channel is no error to the library, but it is to us.
+        if self.channel.status().connected() {
+            Ok(())
+        } else {
+            Err(BrokerError::lost("acknowledging", "the channel is closed"))
+        }
+    }
+
+    /// Asks for the queue, to see that channel, connection and queue are alive.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when one of them is not.
+    pub async fn check(&self) -> Result<(), BrokerError> {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let call =
+            self.channel
+                .queue_declare(self.queue.as_str().into(), options, FieldTable::default());
+        within(self.call_timeout, "checking the consumer", call)
+            .await
+            .map(drop)
+    }
+
+    /// Stops deliveries and waits until the broker has stopped them. What was delivered before may
+    /// still be acknowledged; closing without this can lose acknowledgements.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn cancel(&self) -> Result<(), BrokerError> {
+        let call = self
+            .channel
+            .basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
+        within(self.call_timeout, "cancelling the consumer", call).await
+    }
+
+    /// Consumes again on the same channel, with another bound. [`Self::cancel`] comes before.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn resume(&mut self, prefetch: u16) -> Result<(), BrokerError> {
+        self.consumer = consume(&self.channel, &self.queue, prefetch, self.call_timeout).await?;
+        Ok(())
+    }
+
+    /// Ends the session politely.
+    pub async fn close(self) {
+        close(&self.connection, self.call_timeout).await;
+    }
+}
+
+async fn consume(
+    channel: &Channel,
+    queue: &str,
+    prefetch: u16,
+    limit: Duration,
+) -> Result<Consumer, BrokerError> {
+    let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
+    within(limit, "setting the prefetch", qos).await?;
+    let consume = channel.basic_consume(
+        queue.into(),
+        CONSUMER_TAG.into(),
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    match tokio::time::timeout(limit, consume).await {
+        Ok(Ok(consumer)) => Ok(consumer),
+        Ok(Err(error)) => Err(BrokerError::of(
+            &error,
+            "consuming",
+            &format!("queue {queue}"),
+            "",
+        )),
+        Err(_) => Err(BrokerError::lost("consuming", "no answer in time")),
+    }
+}

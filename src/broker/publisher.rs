@@ -1,0 +1,147 @@
+//! One session of publishing with confirms.
+
+use std::time::Duration;
+
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::{AMQPValue, FieldTable},
+};
+
+use super::{BrokerError, close, connect, within};
+use crate::{config::BrokerConfig, domain::time::TimestampMs};
+
+/// AMQP's number for a message that survives a restart of the broker.
+const PERSISTENT: u8 = 2;
+
+/// A message to publish.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// To which exchange.
+    pub exchange: String,
+    /// With which key.
+    pub routing_key: String,
+    /// Its id; a repetition has the same.
+    pub message_id: String,
+    /// What its body is.
+    pub content_type: &'static str,
+    /// Further headers, as text.
+    pub headers: Vec<(&'static str, String)>,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// When it was published.
+    pub published_at: TimestampMs,
+}
+
+/// What the broker did with a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublishOutcome {
+    /// It is stored in every queue that it was routed to.
+    Confirmed,
+    /// No queue is bound for it; the broker sent it back.
+    Unroutable,
+    /// The broker did not take it, e.g. because a queue is full.
+    Refused,
+}
+
+/// An open connection that publishes.
+pub struct PublisherSession {
+    connection: Connection,
+    channel: Channel,
+    call_timeout: Duration,
+}
+
+impl PublisherSession {
+    /// Connects and asks for confirms.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn open(config: &BrokerConfig) -> Result<Self, BrokerError> {
+        let connection = connect(config, "publisher").await?;
+        let call_timeout = config.call_timeout();
+        let channel = within(
+            call_timeout,
+            "opening a channel",
+            connection.create_channel(),
+        )
+        .await?;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        within(call_timeout, "asking for publisher confirms", confirms).await?;
+        Ok(Self {
+            connection,
+            channel,
+            call_timeout,
+        })
+    }
+
+    /// Publishes messages together and waits for the broker's word on each.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`] when the session is over; any of the messages may have arrived.
+    pub async fn publish(
+        &self,
+        messages: Vec<Outgoing>,
+    ) -> Result<Vec<PublishOutcome>, BrokerError> {
+        let mut confirms = Vec::with_capacity(messages.len());
+        for message in messages {
+            let properties = properties(&message);
+            let options = BasicPublishOptions {
+                mandatory: true,
+                ..BasicPublishOptions::default()
+            };
+            let call = self.channel.basic_publish(
+                message.exchange.as_str().into(),
+                message.routing_key.as_str().into(),
+                options,
+                &message.body,
+                properties,
+            );
+            confirms.push(within(self.call_timeout, "publishing", call).await?);
+        }
+        let mut outcomes = Vec::with_capacity(confirms.len());
+        for confirm in confirms {
+            outcomes.push(
+                match within(
+                    self.call_timeout,
+                    "waiting for a publisher confirm",
+                    confirm,
+                )
+                .await?
+                {
+                    Confirmation::Ack(None) => PublishOutcome::Confirmed,
+                    Confirmation::Ack(Some(_)) => PublishOutcome::Unroutable,
+                    Confirmation::Nack(_) => PublishOutcome::Refused,
+                    Confirmation::NotRequested => {
+                        return Err(BrokerError::lost("publishing", "confirms are not on"));
+                    }
+                },
+            );
+        }
+        Ok(outcomes)
+    }
+
+    /// Whether the library knows of trouble with the session.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.channel.status().connected() && self.connection.status().connected()
+    }
+
+    /// Ends the session politely.
+    pub async fn close(self) {
+        close(&self.connection, self.call_timeout).await;
+    }
+}
+
+fn properties(message: &Outgoing) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, text) in &message.headers {
+        headers.insert((*name).into(), AMQPValue::LongString(text.as_str().into()));
+    }
+    let published_s = message.published_at.as_millis().div_euclid(1_000);
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type(message.content_type.into())
+        .with_message_id(message.message_id.as_str().into())
+        .with_timestamp(u64::try_from(published_s).unwrap_or(0))
+        .with_headers(headers)
+}

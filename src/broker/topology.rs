@@ -1,0 +1,251 @@
+//! Queues and exchanges, declared with all their arguments.
+//!
+//! Jobs come from a quorum queue whose dead letters are kept at least once, which refuses publishers
+//! instead of dropping, and which never gives a message up on its own: a crash loop must not eat
+//! jobs. A queue that exists with other arguments stops the start, and is never changed.
+
+use lapin::{
+    Channel, Connection, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
+    types::{AMQPValue, FieldTable},
+};
+use uuid::Uuid;
+
+use super::{BrokerError, within};
+use crate::config::BrokerConfig;
+
+/// The argument that says how often a message may come back.
+const DELIVERY_LIMIT: &str = "x-delivery-limit";
+
+/// As often as need be. Brokers before RabbitMQ 4 have no limit of their own and refuse the value.
+const NO_LIMIT: i32 = -1;
+
+/// Life of the queue that asks whether the broker knows [`NO_LIMIT`], should it not be deleted.
+const PROBE_EXPIRES_MS: i32 = 10_000;
+
+/// Whether [`NO_LIMIT`] is said.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    Unlimited,
+    Unsaid,
+}
+
+struct Declared<'a> {
+    connection: &'a Connection,
+    config: &'a BrokerConfig,
+}
+
+/// Declares everything that the daemon needs. Answers what there is now, a line for each.
+///
+/// # Errors
+/// [`BrokerError::Differs`] when something exists with other settings.
+pub async fn declare(
+    connection: &Connection,
+    config: &BrokerConfig,
+) -> Result<Vec<String>, BrokerError> {
+    let this = Declared { connection, config };
+    let (jobs, dead) = (config.jobs_queue.as_str(), config.dead_queue());
+    let mut lines = vec![
+        this.exchange(&config.dead_letter_exchange, &ExchangeKind::Direct)
+            .await?,
+        this.exchange(&config.outcomes_exchange, &ExchangeKind::Topic)
+            .await?,
+    ];
+    lines.push(this.queue(&dead, &[]).await?);
+    lines.push(this.bind(&dead, &config.dead_letter_exchange, jobs).await?);
+    let dead_lettering = [
+        (
+            "x-dead-letter-exchange",
+            config.dead_letter_exchange.as_str(),
+        ),
+        ("x-dead-letter-routing-key", jobs),
+        ("x-dead-letter-strategy", "at-least-once"),
+        ("x-overflow", "reject-publish"),
+    ];
+    lines.push(this.queue(jobs, &dead_lettering).await?);
+    Ok(lines)
+}
+
+/// Looks whether everything that the daemon needs is there, without the right to declare it. What
+/// arguments it has cannot be seen that way.
+///
+/// # Errors
+/// [`BrokerError`] when the broker cannot be asked.
+pub async fn check(
+    connection: &Connection,
+    config: &BrokerConfig,
+) -> Result<Vec<Result<String, BrokerError>>, BrokerError> {
+    let this = Declared { connection, config };
+    let mut lines = Vec::new();
+    for (name, kind) in [
+        (&config.dead_letter_exchange, ExchangeKind::Direct),
+        (&config.outcomes_exchange, ExchangeKind::Topic),
+    ] {
+        let options = ExchangeDeclareOptions {
+            passive: true,
+            ..durable_exchange()
+        };
+        let what = format!("exchange {name}");
+        let channel = this.channel().await?;
+        let call =
+            channel.exchange_declare(name.as_str().into(), kind, options, FieldTable::default());
+        lines.push(this.answer(call, &what, "").await.map(|()| what));
+    }
+    for name in [&config.dead_queue(), &config.jobs_queue] {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..durable_queue()
+        };
+        let what = format!("queue {name}");
+        let channel = this.channel().await?;
+        let call = channel.queue_declare(name.as_str().into(), options, FieldTable::default());
+        lines.push(this.answer(call, &what, "").await.map(|queue| {
+            format!(
+                "{what}: {} messages, {} consumers",
+                queue.message_count(),
+                queue.consumer_count()
+            )
+        }));
+    }
+    Ok(lines)
+}
+
+fn durable_exchange() -> ExchangeDeclareOptions {
+    ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    }
+}
+
+fn durable_queue() -> QueueDeclareOptions {
+    QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    }
+}
+
+impl Declared<'_> {
+    /// A channel of its own for each question, because the broker closes it with a refusal.
+    async fn channel(&self) -> Result<Channel, BrokerError> {
+        let limit = self.config.call_timeout();
+        within(limit, "opening a channel", self.connection.create_channel()).await
+    }
+
+    async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<T, lapin::Error>>,
+        what: &str,
+        wanted: &str,
+    ) -> Result<T, BrokerError> {
+        let doing = format!("declaring {what}");
+        match tokio::time::timeout(self.config.call_timeout(), call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(BrokerError::of(&error, &doing, what, wanted)),
+            Err(_) => Err(BrokerError::lost(&doing, "no answer in time")),
+        }
+    }
+
+    async fn exchange(&self, name: &str, kind: &ExchangeKind) -> Result<String, BrokerError> {
+        let wanted = format!("a durable {} exchange", kind_word(kind));
+        let channel = self.channel().await?;
+        let call = channel.exchange_declare(
+            name.into(),
+            kind.clone(),
+            durable_exchange(),
+            FieldTable::default(),
+        );
+        self.answer(call, &format!("exchange {name}"), &wanted)
+            .await?;
+        Ok(format!("exchange {name}: {wanted}"))
+    }
+
+    async fn bind(&self, queue: &str, exchange: &str, key: &str) -> Result<String, BrokerError> {
+        let what = format!("binding {exchange} → {queue} with key {key}");
+        let channel = self.channel().await?;
+        let call = channel.queue_bind(
+            queue.into(),
+            exchange.into(),
+            key.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        self.answer(call, &what, "").await?;
+        Ok(what)
+    }
+
+    /// A durable quorum queue that never gives a message up.
+    async fn queue(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String, BrokerError> {
+        let unlimited = self.queue_with(name, arguments, Limit::Unlimited).await;
+        match unlimited {
+            Err(BrokerError::Differs { difference, .. })
+                if difference.contains(DELIVERY_LIMIT) && !self.knows_no_limit().await? =>
+            {
+                self.queue_with(name, arguments, Limit::Unsaid).await
+            }
+            other => other,
+        }
+    }
+
+    async fn queue_with(
+        &self,
+        name: &str,
+        arguments: &[(&str, &str)],
+        limit: Limit,
+    ) -> Result<String, BrokerError> {
+        let mut table = FieldTable::default();
+        let mut said = vec!["x-queue-type=quorum".to_owned()];
+        table.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString("quorum".into()),
+        );
+        for (key, value) in arguments {
+            table.insert((*key).into(), AMQPValue::LongString((*value).into()));
+            said.push(format!("{key}={value}"));
+        }
+        if limit == Limit::Unlimited {
+            table.insert(DELIVERY_LIMIT.into(), AMQPValue::LongInt(NO_LIMIT));
+            said.push(format!("{DELIVERY_LIMIT}={NO_LIMIT}"));
+        }
+        let wanted = format!("a durable queue with {}", said.join(", "));
+        let channel = self.channel().await?;
+        let call = channel.queue_declare(name.into(), durable_queue(), table);
+        self.answer(call, &format!("queue {name}"), &wanted).await?;
+        Ok(format!("queue {name}: {wanted}"))
+    }
+
+    /// Whether the broker knows "no delivery limit". A queue that exists answers the same whether it
+    /// differs or the broker is too old, so a new one is asked for, and removed at once.
+    async fn knows_no_limit(&self) -> Result<bool, BrokerError> {
+        let name = format!("{}.probe-{}", self.config.jobs_queue, Uuid::new_v4());
+        let mut table = FieldTable::default();
+        table.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString("quorum".into()),
+        );
+        table.insert("x-expires".into(), AMQPValue::LongInt(PROBE_EXPIRES_MS));
+        table.insert(DELIVERY_LIMIT.into(), AMQPValue::LongInt(NO_LIMIT));
+        let channel = self.channel().await?;
+        let what = format!("queue {name}");
+        let call = channel.queue_declare(name.as_str().into(), durable_queue(), table);
+        match self.answer(call, &what, "").await {
+            Ok(_) => {
+                let call =
+                    channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default());
+                self.answer(call, &what, "").await?;
+                Ok(true)
+            }
+            Err(BrokerError::Differs { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn kind_word(kind: &ExchangeKind) -> &str {
+    match kind {
+        ExchangeKind::Direct => "direct",
+        ExchangeKind::Fanout => "fanout",
+        ExchangeKind::Headers => "headers",
+        ExchangeKind::Topic => "topic",
+        ExchangeKind::Custom(word) => word.as_str(),
+    }
+}

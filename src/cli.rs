@@ -1,0 +1,84 @@
+//! The command line: what can be asked, and which room answers.
+
+mod book;
+mod doctor;
+mod jobs;
+mod key;
+mod output;
+mod run;
+mod status;
+mod topology;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+/// The settlement worker of an exchange partner of BitGo's off-exchange settlement (OES).
+///
+/// It takes pending allocations and deallocations from RabbitMQ, decides cleared or released against
+/// its own book, signs the update and PUTs it to OES until the outcome is known.
+#[derive(Debug, Parser)]
+#[command(name = "settled", version, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration file. Without it, settled.toml is read if it exists, and the environment:
+    /// `SETTLED__SECTION__KEY` overrides `section.key`.
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "SETTLED_CONFIG",
+        value_name = "FILE"
+    )]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon.
+    Run,
+    /// Declare the queues and exchanges, with all their arguments, and say what was declared.
+    Topology,
+    /// Check configuration, key, book, broker and OES, and say what is wrong and what to do.
+    Doctor,
+    /// The book at a glance: the daemon's parts, jobs by state, what is stuck.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at jobs.
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// Look at the book and bring facts into it.
+    #[command(subcommand)]
+    Book(book::BookCommand),
+    /// Look at the signing key and sign with it.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Ask the daemon's listener whether it is alive, for container health checks.
+    Health,
+}
+
+/// Carries out a command line.
+///
+/// # Errors
+/// What went wrong, for whoever typed it.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    let load = || Config::load(cli.config.as_deref());
+    match cli.command {
+        Command::Run => run::run(load()?).await,
+        Command::Topology => topology::run(&load()?).await,
+        Command::Doctor => doctor::run(cli.config.as_deref()).await,
+        Command::Status { json } => status::run(&load()?, json).await,
+        Command::Jobs(command) => jobs::run(&load()?, command).await,
+        Command::Book(command) => book::run(&load()?, command).await,
+        Command::Key(command) => key::run(load, command),
+        Command::Health => crate::web::probe(load()?.http.listen)
+            .await
+            .map_err(|reason| anyhow::anyhow!(reason)),
+    }
+}

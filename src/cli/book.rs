@@ -1,0 +1,292 @@
+//! `settled book`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+
+use super::output;
+use crate::{
+    book_file::{self, FileEvent},
+    clock::{Clock as _, SystemClock},
+    config::Config,
+    control::{BOOK_EVENTS_MAX, ControlClient},
+    metrics::Metrics,
+    pipeline::wake::Wake,
+    store::{
+        lock::{BookLock, LockError, socket_path},
+        open_readers, open_writer,
+        work::BookEventOutcome,
+    },
+    writer::{Writer, WriterHandle, WriterParts},
+};
+
+/// How the lock says who holds the book.
+const HOLDER: &str = "settled book import";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BookCommand {
+    /// Take connections, currencies and balance adjustments from a file, each at most once by its id.
+    ///
+    /// A file ending in .csv is CSV with a heading; any other has a JSON object a line. With a daemon
+    /// running on the book, the daemon takes them; the file is read whole before anything is done.
+    Import {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Show connections, currencies and balances.
+    Show {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Recompute every balance from its movements, and compare jobs with their movements. Exits with
+    /// 1 on any difference.
+    Verify {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn run(config: &Config, command: BookCommand) -> anyhow::Result<()> {
+    match command {
+        BookCommand::Import { file } => import(config, &file).await,
+        BookCommand::Show { json } => show(config, json).await,
+        BookCommand::Verify { json } => verify(config, json).await,
+    }
+}
+
+/// Where facts go: to the book itself, or to the daemon that holds it.
+enum Target {
+    Book {
+        writer: WriterHandle,
+        done: tokio::task::JoinHandle<anyhow::Result<()>>,
+        _lock: BookLock,
+    },
+    Daemon(ControlClient),
+}
+
+impl Target {
+    async fn open(config: &Config) -> anyhow::Result<Self> {
+        let path = &config.store.path;
+        match BookLock::take(path, HOLDER) {
+            Ok(lock) => {
+                let book = open_writer(path, SystemClock.now()).await?;
+                let (writer, handle) = Writer::new(WriterParts {
+                    book,
+                    signing: None,
+                    limits: config.retry.limits(),
+                    connection_grace: Duration::ZERO,
+                    batch_max: config.writer.batch_max,
+                    queue_len_max: config.writer.queue_len_max,
+                    lazy: Duration::ZERO,
+                    wake: Wake::default(),
+                    metrics: Arc::new(Metrics::new()),
+                    clock: Arc::new(SystemClock),
+                })
+                .await?;
+                let tracker = tokio_util::task::TaskTracker::new();
+                let done = tracker.spawn(async move { Ok(writer.run().await?) });
+                Ok(Self::Book {
+                    writer: handle,
+                    done,
+                    _lock: lock,
+                })
+            }
+            Err(LockError::Held { .. }) => {
+                Ok(Self::Daemon(ControlClient::new(&socket_path(path))?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn apply(
+        &self,
+        source: &str,
+        events: &[FileEvent],
+    ) -> anyhow::Result<Vec<BookEventOutcome>> {
+        match self {
+            Self::Book { writer, .. } => {
+                let events = events.iter().map(|event| event.event.clone()).collect();
+                let applied = writer.apply_book_events(events, source.to_owned()).await?;
+                applied.map_err(|reason| anyhow::anyhow!(reason))
+            }
+            Self::Daemon(client) => {
+                let events: Vec<String> = events.iter().map(|event| event.text.clone()).collect();
+                Ok(client.apply_book_events(source, &events).await?)
+            }
+        }
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Book {
+                writer,
+                done,
+                _lock,
+            } => {
+                drop(writer);
+                done.await?
+            }
+            Self::Daemon(_) => Ok(()),
+        }
+    }
+}
+
+async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
+    let events = book_file::read(file)?;
+    let target = Target::open(config).await?;
+    let source = format!(
+        "import:{}",
+        file.file_name().unwrap_or_default().to_string_lossy()
+    );
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut refused = Vec::new();
+    for chunk in events.chunks(BOOK_EVENTS_MAX) {
+        let outcomes = target.apply(&source, chunk).await.with_context(|| {
+            format!(
+                "lines from {} on were not taken",
+                chunk.first().map_or(0, |event| event.line)
+            )
+        })?;
+        for (event, outcome) in chunk.iter().zip(outcomes) {
+            let word = match outcome {
+                BookEventOutcome::Applied => "applied",
+                BookEventOutcome::AlreadyApplied => "already in the book",
+                BookEventOutcome::Contradicts => {
+                    refused.push(format!(
+                        "line {}: event {} is in the book with another content",
+                        event.line,
+                        event.event.id()
+                    ));
+                    "refused"
+                }
+                BookEventOutcome::UnknownConnection => {
+                    refused.push(format!(
+                        "line {}: event {} adjusts a connection that the book does not have; import \
+                         the connection first",
+                        event.line,
+                        event.event.id()
+                    ));
+                    "refused"
+                }
+            };
+            let count = counts.entry(word).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    let where_to = match &target {
+        Target::Book { .. } => "the book",
+        Target::Daemon(_) => "the daemon's book",
+    };
+    target.close().await?;
+    for (word, count) in counts {
+        output::line(format_args!("{count} {word}"))?;
+    }
+    output::line(format_args!(
+        "{} events read, into {where_to} {}",
+        events.len(),
+        config.store.path.display()
+    ))?;
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        bail!(
+            "{} events were refused:\n  {}",
+            refused.len(),
+            refused.join("\n  ")
+        )
+    }
+}
+
+async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
+    let readers = open_readers(&config.store.path).await?;
+    let (connections, currencies, holdings) = (
+        readers.connections().await?,
+        readers.currencies().await?,
+        readers.holdings().await?,
+    );
+    if json {
+        return output::json(&serde_json::json!({
+            "connections": connections, "currencies": currencies, "balances": holdings,
+        }));
+    }
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let mut table = output::table([
+        "connection",
+        "client",
+        "partner's client",
+        "partner's connection",
+        "active",
+    ]);
+    for connection in &connections {
+        table.add_row([
+            connection.connection_id.to_string(),
+            connection.client_id.to_string(),
+            connection.partners_client_id.to_string(),
+            connection.partners_connection_id.to_string(),
+            yes_no(connection.active),
+        ]);
+    }
+    output::line(table)?;
+    let mut table = output::table(["currency", "enabled", "smallest", "largest"]);
+    for currency in &currencies {
+        table.add_row([
+            currency.currency.to_string(),
+            yes_no(currency.enabled),
+            currency.quantity_min.to_string(),
+            currency.quantity_max.to_string(),
+        ]);
+    }
+    output::line(table)?;
+    output::line(balances(&holdings))
+}
+
+/// The balances as a table.
+pub(super) fn balances(holdings: &[crate::store::query::Holding]) -> comfy_table::Table {
+    let mut table = output::table(["connection", "currency", "available", "held", "incoming"]);
+    for holding in holdings {
+        table.add_row([
+            holding.connection_id.to_string(),
+            holding.currency.to_string(),
+            holding.available.to_string(),
+            holding.held.to_string(),
+            holding.incoming.to_string(),
+        ]);
+    }
+    table
+}
+
+async fn verify(config: &Config, json: bool) -> anyhow::Result<()> {
+    let readers = open_readers(&config.store.path).await?;
+    let found = readers.verify().await?;
+    if json {
+        output::json(&found)?;
+    } else {
+        for fault in &found.faults {
+            output::line(format_args!("DIFFERENCE: {fault}"))?;
+        }
+        output::line(format_args!(
+            "{} accounts, {} movements and {} jobs were compared: {}",
+            found.accounts,
+            found.transfers,
+            found.jobs,
+            if found.holds() {
+                "the book holds".to_owned()
+            } else {
+                format!("{} differences", found.faults_count)
+            }
+        ))?;
+    }
+    if found.holds() {
+        Ok(())
+    } else {
+        bail!("the book does not hold")
+    }
+}

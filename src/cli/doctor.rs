@@ -1,0 +1,218 @@
+//! `settled doctor`: what is wrong, and what to do.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::bail;
+
+use super::output;
+use crate::{
+    broker::{self, BrokerError},
+    clock::{Clock as _, SystemClock},
+    config::Config,
+    control::ControlClient,
+    oes::{OesClient, ReadError},
+    secret_file,
+    signer::SigningKey,
+    store::{
+        lock::{BookLock, LockError, socket_path},
+        open_readers,
+    },
+};
+
+/// What one check found.
+enum Finding {
+    Good(String),
+    /// Not wrong, but could not be seen or is not there yet.
+    Note(String),
+    Bad(String),
+}
+
+struct Report {
+    bad: usize,
+}
+
+impl Report {
+    fn tell(&mut self, part: &str, finding: Finding) -> anyhow::Result<()> {
+        let (mark, text) = match finding {
+            Finding::Good(text) => ("ok  ", text),
+            Finding::Note(text) => ("note", text),
+            Finding::Bad(text) => {
+                self.bad = self.bad.saturating_add(1);
+                ("BAD ", text)
+            }
+        };
+        let text = text.replace('\n', "\n                 ");
+        output::line(format_args!("{mark}  {part:<10} {text}"))
+    }
+}
+
+pub(super) async fn run(file: Option<&Path>) -> anyhow::Result<()> {
+    let mut report = Report { bad: 0 };
+    let config = match Config::load(file) {
+        Ok(config) => {
+            report.tell(
+                "config",
+                Finding::Good("read, and every key is known".to_owned()),
+            )?;
+            config
+        }
+        Err(error) => {
+            report.tell("config", Finding::Bad(error.to_string()))?;
+            bail!("nothing else can be checked without a configuration");
+        }
+    };
+    report.tell("key", key(&config))?;
+    for finding in book(&config).await {
+        report.tell("book", finding)?;
+    }
+    for finding in broker(&config).await {
+        report.tell("broker", finding)?;
+    }
+    report.tell("oes", oes(&config).await)?;
+    if report.bad == 0 {
+        Ok(())
+    } else {
+        bail!("{} things need attention", report.bad)
+    }
+}
+
+fn key(config: &Config) -> Finding {
+    let Some(file) = &config.signer.key_file else {
+        return Finding::Bad("signer.key_file is not set: name a file with the xprv".to_owned());
+    };
+    let text = match secret_file::read(file) {
+        Ok(text) => text,
+        Err(error) => return Finding::Bad(format!("signer.key_file: {error}")),
+    };
+    let key = match SigningKey::from_text(&text) {
+        Ok(key) => key,
+        Err(error) => return Finding::Bad(format!("signer.key_file: {error}")),
+    };
+    if !key.self_test() {
+        return Finding::Bad(
+            "the signer's self-test failed: do not sign on this machine".to_owned(),
+        );
+    }
+    match &config.signer.expected_public_key {
+        Some(expected) if !expected.eq_ignore_ascii_case(&key.public_key()) => {
+            Finding::Bad(format!(
+                "the key has the public key {}, and signer.expected_public_key is {expected}: one of \
+             them belongs to another environment",
+                key.public_key()
+            ))
+        }
+        Some(_) => Finding::Good(format!("public key {}, as expected", key.public_key())),
+        None => Finding::Note(format!(
+            "public key {}; set signer.expected_public_key to it, so that a wrong file is noticed",
+            key.public_key()
+        )),
+    }
+}
+
+async fn book(config: &Config) -> Vec<Finding> {
+    let path = &config.store.path;
+    if !path.exists() {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        return vec![match folder {
+            Some(folder) if !folder.is_dir() => {
+                Finding::Bad(format!("there is no folder {}: make it", folder.display()))
+            }
+            Some(_) | None => Finding::Note(format!(
+                "{} does not exist yet: the first start makes it",
+                path.display()
+            )),
+        }];
+    }
+    let mut findings = vec![match BookLock::take(path, "settled doctor") {
+        Ok(_lock) => Finding::Note("no daemon is running on the book".to_owned()),
+        Err(LockError::Held { holder, .. }) => daemon(path, &holder).await,
+        Err(error) => Finding::Bad(error.to_string()),
+    }];
+    let verified = match open_readers(path).await {
+        Ok(readers) => readers.verify().await,
+        Err(error) => Err(error),
+    };
+    findings.push(match verified {
+        Ok(found) if found.holds() => Finding::Good(format!(
+            "{} jobs, {} movements, {} accounts: the book holds",
+            found.jobs, found.transfers, found.accounts
+        )),
+        Ok(found) => Finding::Bad(format!(
+            "{} differences; `settled book verify` lists them. Stop the daemon and ask for help",
+            found.faults_count
+        )),
+        Err(error) => Finding::Bad(error.to_string()),
+    });
+    findings
+}
+
+async fn daemon(path: &Path, holder: &str) -> Finding {
+    let readiness = match ControlClient::new(&socket_path(path)) {
+        Ok(client) => client.readiness().await,
+        Err(error) => Err(error),
+    };
+    match readiness {
+        Ok(readiness) if readiness.get("ready") == Some(&true.into()) => {
+            Finding::Good(format!("{holder} holds it and is ready"))
+        }
+        Ok(_) => Finding::Bad(format!(
+            "{holder} holds it and is not ready: `settled status` says which part"
+        )),
+        Err(error) => Finding::Bad(format!("{holder} holds it, but {error}")),
+    }
+}
+
+async fn broker(config: &Config) -> Vec<Finding> {
+    let connection = match broker::connect(&config.broker, "doctor").await {
+        Ok(connection) => connection,
+        Err(error) => {
+            return vec![Finding::Bad(format!(
+                "{error}. Check broker.url ({}) and that RabbitMQ runs there",
+                config.broker.url
+            ))];
+        }
+    };
+    let mut findings = vec![Finding::Good(format!(
+        "RabbitMQ answers at {}",
+        config.broker.url
+    ))];
+    match broker::check(&connection, &config.broker).await {
+        Ok(lines) => findings.extend(lines.into_iter().map(|line| match line {
+            Ok(text) => Finding::Good(text),
+            Err(error @ BrokerError::Missing { .. }) if config.broker.declare => {
+                Finding::Note(format!("{error}; `settled run` will declare it"))
+            }
+            Err(error) => Finding::Bad(error.to_string()),
+        })),
+        Err(error) => findings.push(Finding::Bad(error.to_string())),
+    }
+    findings.push(Finding::Note(
+        "what arguments the queues have cannot be seen without declaring them: `settled topology` \
+         compares them"
+            .to_owned(),
+    ));
+    broker::close(&connection, config.broker.call_timeout()).await;
+    findings
+}
+
+async fn oes(config: &Config) -> Finding {
+    let client = match OesClient::new(&config.oes, Arc::new(SystemClock)) {
+        Ok(client) => client,
+        Err(error) => return Finding::Bad(error.to_string()),
+    };
+    let begun = SystemClock.now();
+    match client.probe().await {
+        Ok(()) => Finding::Good(format!(
+            "a read succeeded in {}; whether the token may write shows with the first update",
+            output::duration(SystemClock.now().since(begun))
+        )),
+        Err(ReadError::TokenRefused(status)) => Finding::Bad(format!(
+            "OES answered {status}: check the token in oes.access_token_file, its scope \
+             settlement_network_read, its IP addresses, and oes.enterprise_id"
+        )),
+        Err(error @ ReadError::RateLimited { .. }) => Finding::Note(error.to_string()),
+        Err(error) => Finding::Bad(format!("{error}. Check oes.base_url and the way there")),
+    }
+}

@@ -1,0 +1,220 @@
+//! `settled jobs`.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Subcommand, ValueEnum};
+
+use super::output;
+use crate::{
+    clock::{Clock as _, SystemClock},
+    config::Config,
+    domain::{ids::RecordId, job::JobType, state::State, time::TimestampMs},
+    operator::{self, JobView},
+    store::{
+        open_readers,
+        query::{JobFilter, JobLine},
+    },
+};
+
+/// Jobs that a list has at most, unless asked otherwise.
+const LIST_DEFAULT: u32 = 50;
+/// Jobs that a list has at most.
+const LIST_MAX: i64 = 100_000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JobsCommand {
+    /// List jobs, newest first.
+    List {
+        /// Only jobs in this state.
+        #[arg(long, value_parser = State::NAMES)]
+        state: Option<String>,
+        /// Only allocations or only deallocations.
+        #[arg(long, value_name = "TYPE")]
+        r#type: Option<TypeArgument>,
+        /// Only jobs that were taken in at least this long ago, e.g. 90s, 15m, 2h, 3d.
+        #[arg(long, value_name = "AGE", value_parser = parse_age)]
+        older_than: Option<Duration>,
+        /// At most this many.
+        #[arg(long, default_value_t = LIST_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=LIST_MAX))]
+        limit: u32,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show everything that happened to one job, in order.
+    Show {
+        /// The record: allocationId or deallocationId.
+        id: String,
+        /// As JSON, with the exact signed bodies and what the decision saw.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum TypeArgument {
+    Allocation,
+    Deallocation,
+}
+
+impl From<TypeArgument> for JobType {
+    fn from(argument: TypeArgument) -> Self {
+        match argument {
+            TypeArgument::Allocation => Self::Allocation,
+            TypeArgument::Deallocation => Self::Deallocation,
+        }
+    }
+}
+
+fn parse_age(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a number and a unit: 90s, 15m, 2h, 3d".to_owned())?;
+    let seconds = match unit {
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(format!("{unit:?} is no unit; there are s, m, h and d")),
+    };
+    number
+        .checked_mul(seconds)
+        .map(Duration::from_secs)
+        .ok_or_else(|| "too long".to_owned())
+}
+
+pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result<()> {
+    let readers = open_readers(&config.store.path).await?;
+    let now = SystemClock.now();
+    match command {
+        JobsCommand::List {
+            state,
+            r#type,
+            older_than,
+            limit,
+            json,
+        } => {
+            let age = older_than.unwrap_or(Duration::ZERO);
+            let until = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            let until = TimestampMs::from_millis(now.as_millis().saturating_sub(until));
+            let filter = JobFilter {
+                state,
+                job_type: r#type.map(JobType::from),
+                received_until: older_than.map(|_| until),
+                limit,
+            };
+            let jobs = readers.list_jobs(&filter).await?;
+            if json {
+                output::json(&jobs)
+            } else {
+                list(&jobs, now)
+            }
+        }
+        JobsCommand::Show { id, json } => {
+            let id: RecordId = id.parse().with_context(|| format!("{id:?}"))?;
+            let Some(view) = operator::job(&readers, id).await? else {
+                bail!(
+                    "there is no job about record {id} in {}",
+                    config.store.path.display()
+                );
+            };
+            if json {
+                output::json(&view)
+            } else {
+                show(&view)
+            }
+        }
+    }
+}
+
+pub(super) fn list(jobs: &[JobLine], now: TimestampMs) -> anyhow::Result<()> {
+    let mut table = output::table([
+        "record", "type", "amount", "state", "decision", "attempts", "age",
+    ]);
+    for job in jobs {
+        let state = match &job.state_reason {
+            Some(reason) => format!("{} ({reason})", job.state),
+            None => job.state.clone(),
+        };
+        let decision = match (job.outcome, job.final_outcome) {
+            (None, _) => "–".to_owned(),
+            (Some(decided), Some(actual)) if decided != actual => {
+                format!("{decided}, OES: {actual}")
+            }
+            (Some(decided), _) => decided.to_string(),
+        };
+        table.add_row([
+            job.record_id.to_string(),
+            job.job_type.to_string(),
+            job.amount.to_string(),
+            state,
+            decision,
+            job.attempts.to_string(),
+            output::duration(now.since(job.received_at_ms)),
+        ]);
+    }
+    output::line(table)?;
+    output::line(format_args!("{} jobs", jobs.len()))
+}
+
+fn show(view: &JobView) -> anyhow::Result<()> {
+    let terms = &view.terms;
+    let mut facts = output::table(["job", &view.seq.to_string()]);
+    for (name, value) in [
+        ("record", terms.record_id.to_string()),
+        ("type", terms.job_type.to_string()),
+        ("amount", terms.amount.to_string()),
+        ("state", view.state.clone()),
+        (
+            "client",
+            format!("{} / {}", terms.client_id, terms.partners_client_id),
+        ),
+        (
+            "connection",
+            format!("{} / {}", terms.connection_id, terms.partners_connection_id),
+        ),
+        ("partner's record", terms.partners_record_id.to_string()),
+        (
+            "next step at",
+            view.next_step_at_ms
+                .map_or_else(|| "–".to_owned(), |at| at.to_string()),
+        ),
+    ] {
+        facts.add_row([name.to_owned(), value]);
+    }
+    output::line(facts)?;
+    let mut timeline = output::table(["at", "after", "what", ""]);
+    let mut before = None;
+    for happening in &view.timeline {
+        let after = before.map_or_else(String::new, |before| {
+            format!("+{}", output::duration(happening.at_ms.since(before)))
+        });
+        before = Some(happening.at_ms);
+        timeline.add_row([
+            happening.at_ms.to_string(),
+            after,
+            happening.what.to_owned(),
+            happening.summary.clone(),
+        ]);
+    }
+    output::line(timeline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_units() {
+        assert_eq!(parse_age("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_age("2h"), Ok(Duration::from_secs(7_200)));
+        for bad in ["", "h", "-1s", "1.5h", "2w", "99999999999999999999d"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `settled status`.
+
+use serde_json::Value;
+
+use super::output;
+use crate::{
+    clock::{Clock as _, SystemClock},
+    config::Config,
+    control::ControlClient,
+    domain::time::TimestampMs,
+    operator::{self, Status},
+    store::{lock::socket_path, open_readers},
+};
+
+pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
+    let readers = open_readers(&config.store.path).await?;
+    let client = ControlClient::new(&socket_path(&config.store.path))?;
+    let daemon = client.readiness().await.ok();
+    let status = operator::status(&readers, daemon, SystemClock.now()).await?;
+    if json {
+        output::json(&status)
+    } else {
+        show(&status)
+    }
+}
+
+fn show(status: &Status) -> anyhow::Result<()> {
+    let now = status.at_ms;
+    match &status.daemon {
+        None => output::line("daemon: not running on this book")?,
+        Some(readiness) => show_parts(readiness)?,
+    }
+    let mut table = output::table(["state", "allocations", "deallocations", "oldest"]);
+    // Counts come in pairs of one state, allocation first.
+    for pair in status.jobs.chunks(2) {
+        let [allocations, deallocations] = pair else {
+            continue;
+        };
+        let oldest = status
+            .oldest
+            .iter()
+            .find(|line| line.state == allocations.state);
+        table.add_row([
+            allocations.state.clone(),
+            allocations.jobs.to_string(),
+            deallocations.jobs.to_string(),
+            oldest.map_or_else(String::new, |line| age(now, line.received_at_ms)),
+        ]);
+    }
+    output::line(table)?;
+    let released = &status.released_unconfirmed;
+    match released.oldest_received_at_ms {
+        Some(oldest) => output::line(format_args!(
+            "released and not confirmed by OES: {} (oldest {}): their clients' funds are stuck",
+            released.jobs,
+            age(now, oldest)
+        ))?,
+        None => output::line("released and not confirmed by OES: none")?,
+    }
+    output::line(format_args!(
+        "outcomes and dead letters to publish: {}",
+        status.outbox_waiting
+    ))?;
+    output::line(format_args!(
+        "bad messages in quarantine: {}",
+        status.quarantined
+    ))
+}
+
+fn age(now: TimestampMs, since: TimestampMs) -> String {
+    output::duration(now.since(since))
+}
+
+fn show_parts(readiness: &Value) -> anyhow::Result<()> {
+    let ready = readiness
+        .get("ready")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
+    output::line(if ready {
+        "daemon: ready"
+    } else {
+        "daemon: NOT READY"
+    })?;
+    let parts = readiness.get("parts").and_then(Value::as_array);
+    for part in parts.into_iter().flatten() {
+        let text = |key: &str| part.get(key).and_then(Value::as_str).unwrap_or_default();
+        output::line(format_args!("  {:<10} {}", text("name"), text("detail")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,594 @@
+//! The configuration: one TOML file, every key of which can be set from the environment.
+//!
+//! `SETTLED__SECTION__KEY` overrides `section.key`. Unknown keys are refused, in the file and in the
+//! environment. Secrets are named by file; the broker's URL may hold a password and is never shown
+//! with it. Durations and sizes carry their unit in the key.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::domain::schedule::{RetryLimits, Schedule};
+
+/// Prefix of the environment variables that override keys.
+pub const ENVIRONMENT_PREFIX: &str = "SETTLED";
+
+/// The file that is read when none is named and it exists.
+pub const DEFAULT_FILE: &str = "settled.toml";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file that was named is not there.
+    #[error("there is no configuration file {0}: copy config/settled.example.toml and adapt it")]
+    Missing(PathBuf),
+    /// A key is unknown, of the wrong type, or the file is not TOML.
+    #[error("the configuration cannot be read: {0}")]
+    Unreadable(#[from] config::ConfigError),
+    /// Values that cannot work.
+    #[error("the configuration cannot work:\n  - {}", .0.join("\n  - "))]
+    Unusable(Vec<String>),
+}
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The database.
+    pub store: StoreConfig,
+    /// RabbitMQ.
+    pub broker: BrokerConfig,
+    /// OES.
+    pub oes: OesConfig,
+    /// The signing key.
+    pub signer: SignerConfig,
+    /// The decision.
+    pub decide: DecideConfig,
+    /// Trying again.
+    pub retry: RetryConfig,
+    /// The writer.
+    pub writer: WriterConfig,
+    /// The HTTP listener for health and metrics.
+    pub http: HttpConfig,
+    /// The end.
+    pub shutdown: ShutdownConfig,
+    /// Logs.
+    pub log: LogConfig,
+}
+
+/// The database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The database file. A lock file and a control socket stand beside it.
+    pub path: PathBuf,
+}
+
+/// RabbitMQ.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerConfig {
+    /// Where it is, with user and virtual host.
+    pub url: BrokerUrl,
+    /// A file with the password, which replaces the one in the URL.
+    pub password_file: Option<PathBuf>,
+    /// Whether `settled run` declares queues and exchanges.
+    pub declare: bool,
+    /// The queue that jobs come from.
+    pub jobs_queue: String,
+    /// The exchange that outcomes go to.
+    pub outcomes_exchange: String,
+    /// The exchange that bad messages go to.
+    pub dead_letter_exchange: String,
+    /// Most deliveries that are unacknowledged at a time.
+    pub prefetch: u16,
+    /// Heartbeat; a dead peer is noticed after twice this time.
+    pub heartbeat_s: u16,
+    /// Limit on connecting.
+    pub connect_timeout_ms: u64,
+    /// Limit on every other call.
+    pub call_timeout_ms: u64,
+    /// How often the consumer's channel is checked by asking for its queue.
+    pub watchdog_s: u64,
+    /// First delay before connecting again.
+    pub reconnect_base_ms: u64,
+    /// Longest delay before connecting again.
+    pub reconnect_max_ms: u64,
+}
+
+/// How requests to OES are authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthStyle {
+    /// `Authorization: Bearer <token>`.
+    #[default]
+    Bearer,
+    /// The SDK's way, for tokens that begin with `v2x`: a hash of the token and an HMAC.
+    Hmac,
+}
+
+/// OES.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OesConfig {
+    /// Scheme and host, e.g. `https://app.bitgo.com`.
+    pub base_url: Option<String>,
+    /// The partner's enterprise.
+    pub enterprise_id: Option<String>,
+    /// A file with the access token.
+    pub access_token_file: Option<PathBuf>,
+    /// How requests are authenticated.
+    pub auth: AuthStyle,
+    /// Whether `http://` to another machine is allowed.
+    pub allow_plain_http: bool,
+    /// Limit on connecting.
+    pub connect_timeout_ms: u64,
+    /// Limit on a whole request.
+    pub request_timeout_ms: u64,
+    /// Largest answer that is read.
+    pub response_bytes_max: usize,
+    /// Most updates that are under way at a time.
+    pub in_flight_max: usize,
+    /// Requests that OES allows in a window.
+    pub rate_limit: u32,
+    /// The window.
+    pub rate_window_s: u64,
+    /// How many of them may go at once.
+    pub rate_burst: u32,
+}
+
+/// The signing key.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignerConfig {
+    /// A file with an `xprv` or 64 hexadecimal characters.
+    pub key_file: Option<PathBuf>,
+    /// The compressed public key that it must have.
+    pub expected_public_key: Option<String>,
+}
+
+/// The decision.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecideConfig {
+    /// How long a job for an unknown connection waits before it is released.
+    pub unknown_connection_grace_s: u64,
+}
+
+/// Trying again.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryConfig {
+    /// First delay.
+    pub base_ms: u64,
+    /// Longest delay.
+    pub max_ms: u64,
+    /// Attempts after which a job is parked.
+    pub attempts_max: u32,
+    /// Age after which a job is parked instead of tried again.
+    pub age_max_s: u64,
+    /// Attempts answered 404 after which a job is parked.
+    pub not_found_attempts_max: u32,
+    /// Reads that do not find the record after which a job is parked.
+    pub absent_reads_max: u32,
+    /// How often a record that waits for an approval at OES is read.
+    pub approval_read_every_s: u64,
+    /// How often a record that waits for an operator is read.
+    pub slow_read_every_s: u64,
+}
+
+/// The writer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WriterConfig {
+    /// Most commands that share a commit.
+    pub batch_max: usize,
+    /// Most commands that wait.
+    pub queue_len_max: usize,
+    /// How long a change that nobody waits for may wait for company.
+    pub lazy_ms: u64,
+}
+
+/// The HTTP listener for health and metrics.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// The end.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// How long what is in flight may take to finish.
+    pub grace_s: u64,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Logs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is logged: a level, or directives as of `tracing-subscriber`'s `EnvFilter`.
+    pub filter: String,
+}
+
+/// The broker's URL. It may hold a password, so it is shown without.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct BrokerUrl(String);
+
+impl BrokerUrl {
+    /// The URL with whatever it holds.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for BrokerUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        // The last `@` ends the user's part, whatever a password has in it.
+        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+        write!(f, "{scheme}://{place}")
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("settled.db"),
+        }
+    }
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            url: BrokerUrl("amqp://127.0.0.1:5672/%2f".to_owned()),
+            password_file: None,
+            declare: false,
+            jobs_queue: "settled.jobs".to_owned(),
+            outcomes_exchange: "settled.outcomes".to_owned(),
+            dead_letter_exchange: "settled.dead".to_owned(),
+            prefetch: 256,
+            heartbeat_s: 10,
+            connect_timeout_ms: 10_000,
+            call_timeout_ms: 10_000,
+            watchdog_s: 10,
+            reconnect_base_ms: 200,
+            reconnect_max_ms: 5_000,
+        }
+    }
+}
+
+impl Default for OesConfig {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            enterprise_id: None,
+            access_token_file: None,
+            auth: AuthStyle::Bearer,
+            allow_plain_http: false,
+            connect_timeout_ms: 5_000,
+            request_timeout_ms: 30_000,
+            response_bytes_max: 1_024 * 1_024,
+            in_flight_max: 32,
+            rate_limit: 360,
+            rate_window_s: 60,
+            rate_burst: 60,
+        }
+    }
+}
+
+impl Default for DecideConfig {
+    fn default() -> Self {
+        Self {
+            unknown_connection_grace_s: 60,
+        }
+    }
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            base_ms: 500,
+            max_ms: 300_000,
+            attempts_max: 20,
+            age_max_s: 86_400,
+            not_found_attempts_max: 4,
+            absent_reads_max: 8,
+            approval_read_every_s: 30,
+            slow_read_every_s: 900,
+        }
+    }
+}
+
+impl Default for WriterConfig {
+    fn default() -> Self {
+        Self {
+            batch_max: 256,
+            queue_len_max: 1_024,
+            lazy_ms: 250,
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9_464)),
+        }
+    }
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { grace_s: 20 }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file, if one is named or the default one exists, and the environment over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the key.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(file, None)
+    }
+
+    /// As [`Config::load`], with a given environment instead of the process's.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the key.
+    pub fn load_with(
+        file: Option<&Path>,
+        environment: Option<HashMap<String, String>>,
+    ) -> Result<Self, ConfigError> {
+        let mut builder = config::Config::builder();
+        match file {
+            Some(file) if !file.exists() => return Err(ConfigError::Missing(file.to_owned())),
+            Some(file) => {
+                builder = builder.add_source(
+                    config::File::from(file)
+                        .format(config::FileFormat::Toml)
+                        .required(true),
+                );
+            }
+            None => {
+                builder = builder.add_source(
+                    config::File::new(DEFAULT_FILE, config::FileFormat::Toml).required(false),
+                );
+            }
+        }
+        let environment = environment.map(|map| map.into_iter().collect());
+        let config: Self = builder
+            .add_source(
+                config::Environment::with_prefix(ENVIRONMENT_PREFIX)
+                    .prefix_separator("__")
+                    .separator("__")
+                    .source(environment),
+            )
+            .build()?
+            .try_deserialize()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses values with which the daemon would stand still or fall over.
+    fn check(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let mut positive = |key: &str, value: u64| {
+            if value == 0 {
+                problems.push(format!("{key} is 0, and must be at least 1"));
+            }
+        };
+        let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        positive("broker.prefetch", self.broker.prefetch.into());
+        positive("broker.heartbeat_s", self.broker.heartbeat_s.into());
+        positive("broker.connect_timeout_ms", self.broker.connect_timeout_ms);
+        positive("broker.call_timeout_ms", self.broker.call_timeout_ms);
+        positive("broker.watchdog_s", self.broker.watchdog_s);
+        positive("broker.reconnect_base_ms", self.broker.reconnect_base_ms);
+        positive("oes.connect_timeout_ms", self.oes.connect_timeout_ms);
+        positive("oes.request_timeout_ms", self.oes.request_timeout_ms);
+        positive("oes.response_bytes_max", wide(self.oes.response_bytes_max));
+        positive("oes.in_flight_max", wide(self.oes.in_flight_max));
+        positive("oes.rate_limit", self.oes.rate_limit.into());
+        positive("oes.rate_window_s", self.oes.rate_window_s);
+        positive("oes.rate_burst", self.oes.rate_burst.into());
+        positive("retry.base_ms", self.retry.base_ms);
+        positive("retry.attempts_max", self.retry.attempts_max.into());
+        positive(
+            "retry.approval_read_every_s",
+            self.retry.approval_read_every_s,
+        );
+        positive("retry.slow_read_every_s", self.retry.slow_read_every_s);
+        positive("writer.batch_max", wide(self.writer.batch_max));
+        positive("writer.queue_len_max", wide(self.writer.queue_len_max));
+        positive("shutdown.grace_s", self.shutdown.grace_s);
+        if self.oes.rate_burst >= self.oes.rate_limit && self.oes.rate_limit > 0 {
+            problems.push(format!(
+                "oes.rate_burst is {} and oes.rate_limit is {}: the burst must be smaller, because \
+                 what is left of the limit is spread over the window",
+                self.oes.rate_burst, self.oes.rate_limit
+            ));
+        }
+        if self.retry.max_ms < self.retry.base_ms {
+            problems.push("retry.max_ms is below retry.base_ms".to_owned());
+        }
+        if self.broker.reconnect_max_ms < self.broker.reconnect_base_ms {
+            problems.push("broker.reconnect_max_ms is below broker.reconnect_base_ms".to_owned());
+        }
+        for (key, name) in [
+            ("broker.jobs_queue", &self.broker.jobs_queue),
+            ("broker.outcomes_exchange", &self.broker.outcomes_exchange),
+            (
+                "broker.dead_letter_exchange",
+                &self.broker.dead_letter_exchange,
+            ),
+        ] {
+            // `.dead` is appended to a queue's name, and AMQP names have at most 255 bytes.
+            if name.is_empty() || name.len() > 250 {
+                problems.push(format!("{key} must have 1 to 250 bytes"));
+            }
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Unusable(problems))
+        }
+    }
+}
+
+impl RetryConfig {
+    /// The bounds of retrying as the domain has them.
+    #[must_use]
+    pub fn limits(&self) -> RetryLimits {
+        RetryLimits {
+            schedule: Schedule::new(
+                Duration::from_millis(self.base_ms),
+                Duration::from_millis(self.max_ms),
+            ),
+            attempts_max: self.attempts_max,
+            age_max: Duration::from_secs(self.age_max_s),
+            not_found_attempts_max: self.not_found_attempts_max,
+            absent_reads_max: self.absent_reads_max,
+            approval_read_every: Duration::from_secs(self.approval_read_every_s),
+            slow_read_every: Duration::from_secs(self.slow_read_every_s),
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// The queue that keeps what the jobs queue or the daemon refused.
+    #[must_use]
+    pub fn dead_queue(&self) -> String {
+        format!("{}.dead", self.jobs_queue)
+    }
+
+    /// The delays between connections.
+    #[must_use]
+    pub fn reconnect_schedule(&self) -> Schedule {
+        Schedule::new(
+            Duration::from_millis(self.reconnect_base_ms),
+            Duration::from_millis(self.reconnect_max_ms),
+        )
+    }
+
+    /// The limit on every call but connecting.
+    #[must_use]
+    pub fn call_timeout(&self) -> Duration {
+        Duration::from_millis(self.call_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment = environment
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let nothing = tempfile::NamedTempFile::new().unwrap();
+        Config::load_with(Some(nothing.path()), Some(environment.collect()))
+    }
+
+    #[test]
+    fn the_environment_overrides_keys_of_every_type() {
+        let config = load(&[
+            ("SETTLED__BROKER__URL", "amqp://user:pass@host/%2f"),
+            ("SETTLED__BROKER__PREFETCH", "7"),
+            ("SETTLED__BROKER__DECLARE", "true"),
+            ("SETTLED__OES__ENTERPRISE_ID", "12345678"),
+            ("SETTLED__OES__AUTH", "hmac"),
+            ("SETTLED__HTTP__LISTEN", "127.0.0.1:0"),
+            ("SETTLED_CONFIG", "is not a key"),
+        ])
+        .unwrap();
+        assert_eq!(config.broker.prefetch, 7);
+        assert!(config.broker.declare);
+        assert_eq!(config.oes.enterprise_id.as_deref(), Some("12345678"));
+        assert_eq!(config.oes.auth, AuthStyle::Hmac);
+        assert_eq!(config.http.listen.port(), 0);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_and_named() {
+        for key in ["SETTLED__BROKER__URI", "SETTLED__BROKR__URL"] {
+            let error = load(&[(key, "x")]).unwrap_err().to_string();
+            assert!(error.contains("uri") || error.contains("brokr"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_all_its_reasons() {
+        let error = load(&[
+            ("SETTLED__BROKER__PREFETCH", "0"),
+            ("SETTLED__OES__RATE_BURST", "360"),
+        ])
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.contains("broker.prefetch") && error.contains("oes.rate_burst"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_broker_s_password_is_never_shown() {
+        let config = load(&[(
+            "SETTLED__BROKER__URL",
+            "amqps://user:p@ss:w0rd@broker.example:5671/live",
+        )])
+        .unwrap();
+        let shown = format!("{config:?} {}", config.broker.url);
+        assert!(
+            !shown.contains("w0rd") && !shown.contains("user"),
+            "{shown}"
+        );
+        assert!(shown.contains("amqps://broker.example:5671/live"));
+    }
+}

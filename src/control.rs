@@ -1,0 +1,241 @@
+//! The control socket: how a command reaches the daemon that holds the book.
+//!
+//! HTTP over a Unix socket with mode 0600 beside the database: whoever may open it may change the
+//! book, as whoever may write the database file may.
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::book::BookEvent,
+    health::{Checks, Readiness},
+    store::work::BookEventOutcome,
+    writer::WriterHandle,
+};
+
+/// Most book events in one request; they share a transaction.
+pub const BOOK_EVENTS_MAX: usize = 500;
+
+/// Largest request, in bytes: the most events, each of its largest size.
+const REQUEST_BYTES_MAX: usize = BOOK_EVENTS_MAX * crate::domain::book::EVENT_BYTES_MAX;
+
+/// Permissions of the socket: its owner's only.
+const SOCKET_MODE: u32 = 0o600;
+
+/// Limit on a request to the daemon.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the socket serves.
+#[derive(Clone)]
+pub struct Control {
+    /// Who changes the book.
+    pub writer: WriterHandle,
+    /// The parts' health.
+    pub checks: Checks,
+}
+
+/// A request to take facts into the book.
+#[derive(Serialize, Deserialize)]
+struct BookRequest {
+    source: String,
+    events: Vec<Box<RawValue>>,
+}
+
+/// What became of each fact, in order.
+#[derive(Serialize, Deserialize)]
+struct BookAnswer {
+    outcomes: Vec<BookEventOutcome>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Fault {
+    error: String,
+}
+
+/// Why a command did not reach the daemon, or was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The socket is not there or nobody listens.
+    #[error("the daemon that holds the book does not answer at {socket}: {reason}")]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// The daemon answered that it could not.
+    #[error("the daemon refused: {0}")]
+    Refused(String),
+}
+
+/// Listens at `path`; a socket that a dead daemon left there is replaced. The caller holds the book's
+/// lock, so no live daemon is behind it.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    Ok(listener)
+}
+
+impl Control {
+    /// Answers until the daemon ends.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, listener: UnixListener, stop: CancellationToken) -> io::Result<()> {
+        let router = Router::new()
+            .route("/v1/book/events", post(book_events))
+            .route("/readyz", get(readyz))
+            .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+            .with_state(self);
+        axum::serve(listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    }
+}
+
+async fn readyz(State(control): State<Control>) -> Json<Readiness> {
+    Json(control.checks.readiness().await)
+}
+
+async fn book_events(State(control): State<Control>, body: String) -> Response {
+    let fault = |status: StatusCode, error: String| (status, Json(Fault { error })).into_response();
+    let request: BookRequest = match serde_json::from_str(&body) {
+        Ok(request) => request,
+        Err(error) => return fault(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    if request.events.len() > BOOK_EVENTS_MAX {
+        return fault(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!(
+                "{} events; at most {BOOK_EVENTS_MAX} go together",
+                request.events.len()
+            ),
+        );
+    }
+    let events: Result<Vec<BookEvent>, _> = request
+        .events
+        .iter()
+        .map(|raw| BookEvent::parse(raw.get()))
+        .collect();
+    let events = match events {
+        Ok(events) => events,
+        Err(error) => return fault(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    match control
+        .writer
+        .apply_book_events(events, request.source)
+        .await
+    {
+        Ok(Ok(outcomes)) => Json(BookAnswer { outcomes }).into_response(),
+        Ok(Err(reason)) => fault(StatusCode::UNPROCESSABLE_ENTITY, reason),
+        Err(gone) => fault(StatusCode::SERVICE_UNAVAILABLE, gone.to_string()),
+    }
+}
+
+/// Reaches the daemon that holds a book.
+pub struct ControlClient {
+    socket: PathBuf,
+    http: reqwest::Client,
+}
+
+impl ControlClient {
+    /// A client of the daemon whose socket is at `socket`.
+    ///
+    /// # Errors
+    /// [`ControlError::Unreachable`] when the client cannot be made.
+    pub fn new(socket: &Path) -> Result<Self, ControlError> {
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .unix_socket(socket)
+            .timeout(REQUEST_TIMEOUT)
+            .no_proxy()
+            .tls_certs_only([])
+            .build()
+            .map_err(|error| ControlError::Unreachable {
+                socket: socket.to_owned(),
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            socket: socket.to_owned(),
+            http,
+        })
+    }
+
+    /// Has the daemon take facts into its book; they are committed together.
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing is changed if the daemon refused.
+    pub async fn apply_book_events(
+        &self,
+        source: &str,
+        events: &[String],
+    ) -> Result<Vec<BookEventOutcome>, ControlError> {
+        let refused = |error: serde_json::Error| ControlError::Refused(error.to_string());
+        let raw = events
+            .iter()
+            .map(|event| RawValue::from_string(event.clone()))
+            .collect::<Result<_, _>>()
+            .map_err(refused)?;
+        let body = serde_json::to_string(&BookRequest {
+            source: source.to_owned(),
+            events: raw,
+        })
+        .map_err(refused)?;
+        let answer: BookAnswer = self
+            .exchange(self.http.post("http://settled/v1/book/events").body(body))
+            .await?;
+        Ok(answer.outcomes)
+    }
+
+    /// Asks the daemon which of its parts are ready.
+    ///
+    /// # Errors
+    /// [`ControlError::Unreachable`] when no daemon answers.
+    pub async fn readiness(&self) -> Result<serde_json::Value, ControlError> {
+        self.exchange(self.http.get("http://settled/readyz")).await
+    }
+
+    async fn exchange<T: serde::de::DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, ControlError> {
+        let unreachable = |error: reqwest::Error| ControlError::Unreachable {
+            socket: self.socket.clone(),
+            reason: error.to_string(),
+        };
+        let answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .map_err(|error| ControlError::Refused(error.to_string()));
+        }
+        let reason = serde_json::from_slice::<Fault>(&body)
+            .map_or_else(|_| format!("status {status}"), |fault| fault.error);
+        Err(ControlError::Refused(reason))
+    }
+}

@@ -1,0 +1,420 @@
+//! What is counted while it happens. Gauges that can be read from the book are read at each scrape
+//! (`web`), so that they are never out of step with it.
+
+use std::{
+    sync::{Mutex, PoisonError, atomic::AtomicI64},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::domain::{
+    decision::Outcome,
+    job::JobType,
+    message::RefusalCode,
+    reply::Verdict,
+    state::{Doubt, State},
+    time::TimestampMs,
+};
+
+/// Prefix of every metric.
+const PREFIX: &str = "settled";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: String,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateOnly {
+    state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    r#type: &'static str,
+    outcome: &'static str,
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
+/// What a scrape reads from the book and from the sender.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Jobs by state and type.
+    pub jobs: Vec<(String, JobType, u64)>,
+    /// The oldest open job of each state that has one.
+    pub oldest: Vec<(String, TimestampMs)>,
+    /// Released records that OES has not confirmed, and the oldest of them.
+    pub released_unconfirmed: (u64, Option<TimestampMs>),
+    /// Messages that wait to be published.
+    pub outbox_waiting: u64,
+    /// Messages in quarantine.
+    pub quarantined: u64,
+    /// Why the sender is stopped, if it is.
+    pub sender_stopped: Option<&'static str>,
+    /// Whether jobs can be taken from the broker.
+    pub consumer_connected: bool,
+    /// Whether outcomes can be published to the broker.
+    pub publisher_connected: bool,
+}
+
+/// All metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    messages: Family<ResultLabels, Counter>,
+    refused: Family<CodeLabels, Counter>,
+    decisions: Family<DecisionLabels, Counter>,
+    attempts: Family<ResultLabels, Counter>,
+    update_duration: Histogram,
+    published: Family<KindLabels, Counter>,
+    unroutable: Counter,
+    batch_commands: Histogram,
+    commit_duration: Histogram,
+    broker_connected: Family<KindLabels, Gauge>,
+    jobs: Family<StateLabels, Gauge>,
+    oldest_age: Family<StateOnly, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    released_unconfirmed: Gauge,
+    released_unconfirmed_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    outbox_waiting: Gauge,
+    quarantined: Gauge,
+    sender_stopped: Family<CauseLabels, Gauge<i64, AtomicI64>>,
+}
+
+/// Reasons for which the sender can be stopped, for the gauge that has a line for each.
+const STOP_CAUSES: [&str; 3] = ["token_refused", "updates_forbidden", "rate_limited"];
+
+fn seconds() -> Histogram {
+    // 0.25 ms to 32 s.
+    Histogram::new(exponential_buckets(0.000_25, 2.0, 18))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Metrics that have counted nothing yet. Every label that is known is there from the start, so
+    /// that a rate over it works from the first event on.
+    #[must_use]
+    pub fn new() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix(PREFIX)),
+            messages: Family::default(),
+            refused: Family::default(),
+            decisions: Family::default(),
+            attempts: Family::default(),
+            update_duration: seconds(),
+            published: Family::default(),
+            unroutable: Counter::default(),
+            batch_commands: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            commit_duration: seconds(),
+            broker_connected: Family::default(),
+            jobs: Family::default(),
+            oldest_age: Family::default(),
+            released_unconfirmed: Gauge::default(),
+            released_unconfirmed_age: Gauge::default(),
+            outbox_waiting: Gauge::default(),
+            quarantined: Gauge::default(),
+            sender_stopped: Family::default(),
+        };
+        metrics.register();
+        metrics.touch_known_labels();
+        metrics
+    }
+
+    fn register(&self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let r = &mut *registry;
+        r.register(
+            "build",
+            "The program that runs",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        r.register(
+            "messages",
+            "Deliveries from the jobs queue, by what became of them",
+            self.messages.clone(),
+        );
+        r.register(
+            "messages_refused",
+            "Deliveries that were quarantined, by kind of fault",
+            self.refused.clone(),
+        );
+        r.register(
+            "decisions",
+            "Decisions, by type, outcome and reason",
+            self.decisions.clone(),
+        );
+        r.register(
+            "attempts",
+            "Updates sent to OES, by what the answer meant",
+            self.attempts.clone(),
+        );
+        r.register_with_unit(
+            "oes_update_duration",
+            "From sending an update to its answer",
+            Unit::Seconds,
+            self.update_duration.clone(),
+        );
+        r.register(
+            "published",
+            "Messages that the broker confirmed, by kind",
+            self.published.clone(),
+        );
+        r.register(
+            "outcomes_unroutable",
+            "Outcomes that no queue is bound for; they are tried again",
+            self.unroutable.clone(),
+        );
+        r.register(
+            "writer_batch_commands",
+            "Commands that shared a commit",
+            self.batch_commands.clone(),
+        );
+        r.register_with_unit(
+            "writer_commit_duration",
+            "From the first row of a batch to its commit",
+            Unit::Seconds,
+            self.commit_duration.clone(),
+        );
+        r.register(
+            "broker_connected",
+            "Whether the connection to the broker is up, by its use",
+            self.broker_connected.clone(),
+        );
+        r.register("jobs", "Jobs, by state and type", self.jobs.clone());
+        r.register_with_unit(
+            "oldest_job_age",
+            "Age of the oldest open job, by state",
+            Unit::Seconds,
+            self.oldest_age.clone(),
+        );
+        r.register(
+            "released_unconfirmed_jobs",
+            "Released records that OES has not confirmed: their funds are stuck",
+            self.released_unconfirmed.clone(),
+        );
+        r.register_with_unit(
+            "released_unconfirmed_oldest_age",
+            "Age of the oldest of them",
+            Unit::Seconds,
+            self.released_unconfirmed_age.clone(),
+        );
+        r.register(
+            "outbox_waiting",
+            "Messages that wait to be published",
+            self.outbox_waiting.clone(),
+        );
+        r.register(
+            "quarantined_messages",
+            "Different bad messages in quarantine",
+            self.quarantined.clone(),
+        );
+        r.register(
+            "sender_stopped",
+            "Whether nothing is sent to OES, by cause",
+            self.sender_stopped.clone(),
+        );
+    }
+
+    fn touch_known_labels(&self) {
+        for result in ["new", "repeated", "contradicts", "refused"] {
+            drop(self.messages.get_or_create(&ResultLabels { result }));
+        }
+        for code in RefusalCode::ALL {
+            drop(self.refused.get_or_create(&CodeLabels {
+                code: code.as_str(),
+            }));
+        }
+        let verdicts = [
+            Verdict::Accepted,
+            Verdict::ApprovalPending,
+            Verdict::TurnedAway,
+        ]
+        .into_iter()
+        .chain(Doubt::ALL.into_iter().map(Verdict::Doubtful));
+        for verdict in verdicts {
+            drop(self.attempts.get_or_create(&ResultLabels {
+                result: verdict.as_str(),
+            }));
+        }
+        for kind in ["outcome", "dead_letter"] {
+            drop(self.published.get_or_create(&KindLabels { kind }));
+        }
+        for state in State::NAMES {
+            for job_type in JobType::ALL {
+                drop(self.jobs.get_or_create(&StateLabels {
+                    state: state.to_owned(),
+                    r#type: job_type.as_str(),
+                }));
+            }
+        }
+    }
+
+    /// A delivery, by what became of it.
+    pub fn message(&self, result: &'static str) {
+        self.messages.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// A delivery that was quarantined.
+    pub fn refused(&self, code: RefusalCode) {
+        self.message("refused");
+        self.refused
+            .get_or_create(&CodeLabels {
+                code: code.as_str(),
+            })
+            .inc();
+    }
+
+    /// A decision.
+    pub fn decision(&self, job_type: JobType, outcome: Outcome, reason: Option<&str>) {
+        self.decisions
+            .get_or_create(&DecisionLabels {
+                r#type: job_type.as_str(),
+                outcome: outcome.as_str(),
+                reason: reason.unwrap_or("none").to_owned(),
+            })
+            .inc();
+    }
+
+    /// An update that was sent.
+    pub fn attempt(&self, verdict: Verdict, took: Duration) {
+        self.attempts
+            .get_or_create(&ResultLabels {
+                result: verdict.as_str(),
+            })
+            .inc();
+        self.update_duration.observe(took.as_secs_f64());
+    }
+
+    /// A message that the broker confirmed.
+    pub fn published(&self, kind: &'static str) {
+        self.published.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// A message that no queue is bound for.
+    pub fn unroutable(&self) {
+        self.unroutable.inc();
+    }
+
+    /// A batch that was committed.
+    pub fn committed(&self, commands: usize, took: Duration) {
+        self.batch_commands
+            .observe(f64::from(u32::try_from(commands).unwrap_or(u32::MAX)));
+        self.commit_duration.observe(took.as_secs_f64());
+    }
+
+    /// All metrics in the Prometheus text format, with the gauges as `snapshot` has them.
+    ///
+    /// # Errors
+    /// Never for a string; the encoder's signature has an error.
+    pub fn encode(&self, snapshot: &Snapshot, now: TimestampMs) -> Result<String, std::fmt::Error> {
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for (state, job_type, jobs) in &snapshot.jobs {
+            let labels = StateLabels {
+                state: state.clone(),
+                r#type: job_type.as_str(),
+            };
+            self.jobs.get_or_create(&labels).set(gauge(*jobs));
+        }
+        for state in State::NAMES {
+            let oldest = snapshot.oldest.iter().find(|(name, _)| name == state);
+            let age = oldest.map_or(Duration::ZERO, |(_, since)| now.since(*since));
+            let labels = StateOnly {
+                state: state.to_owned(),
+            };
+            self.oldest_age
+                .get_or_create(&labels)
+                .set(age.as_secs_f64());
+        }
+        let (jobs, oldest) = snapshot.released_unconfirmed;
+        self.released_unconfirmed.set(gauge(jobs));
+        let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
+        self.released_unconfirmed_age.set(age.as_secs_f64());
+        self.outbox_waiting.set(gauge(snapshot.outbox_waiting));
+        self.quarantined.set(gauge(snapshot.quarantined));
+        for (kind, connected) in [
+            ("consumer", snapshot.consumer_connected),
+            ("publisher", snapshot.publisher_connected),
+        ] {
+            self.broker_connected
+                .get_or_create(&KindLabels { kind })
+                .set(i64::from(connected));
+        }
+        for cause in STOP_CAUSES {
+            let stopped = snapshot.sender_stopped == Some(cause);
+            self.sender_stopped
+                .get_or_create(&CauseLabels { cause })
+                .set(i64::from(stopped));
+        }
+        let mut text = String::new();
+        encode(
+            &mut text,
+            &self.registry.lock().unwrap_or_else(PoisonError::into_inner),
+        )?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_and_known_labels_are_there_from_the_start() {
+        let metrics = Metrics::new();
+        metrics.attempt(Verdict::Accepted, Duration::from_millis(3));
+        let snapshot = Snapshot {
+            released_unconfirmed: (2, Some(TimestampMs::from_millis(1_000))),
+            ..Snapshot::default()
+        };
+        let text = metrics
+            .encode(&snapshot, TimestampMs::from_millis(61_000))
+            .unwrap();
+        for line in [
+            "settled_attempts_total{result=\"accepted\"} 1",
+            "settled_attempts_total{result=\"no_reply\"} 0",
+            "settled_jobs{state=\"parked\",type=\"allocation\"} 0",
+            "settled_released_unconfirmed_jobs 2",
+            "settled_released_unconfirmed_oldest_age_seconds 60.0",
+            "settled_oes_update_duration_seconds_count 1",
+            "settled_sender_stopped{cause=\"token_refused\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What operators ask for, as data: the command line prints it, and other surfaces can show it.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    domain::{amount::Amount, ids::RecordId, job::JobTerms, time::TimestampMs},
+    store::{
+        Readers, StoreError,
+        query::{AttemptLine, JobHistory, OldestJob, ReleasedUnconfirmed, StateCount},
+    },
+};
+
+/// The book at a glance.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// When this was read.
+    pub at_ms: TimestampMs,
+    /// What the daemon says of its parts; `None` if none answers.
+    pub daemon: Option<Value>,
+    /// Jobs by state and type.
+    pub jobs: Vec<StateCount>,
+    /// The oldest open job of each state that has one.
+    pub oldest: Vec<OldestJob>,
+    /// Released records that OES has not confirmed.
+    pub released_unconfirmed: ReleasedUnconfirmed,
+    /// Messages that wait to be published.
+    pub outbox_waiting: u64,
+    /// Different bad messages.
+    pub quarantined: u64,
+}
+
+/// Reads the status from the book.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn status(
+    readers: &Readers,
+    daemon: Option<Value>,
+    now: TimestampMs,
+) -> Result<Status, StoreError> {
+    Ok(Status {
+        at_ms: now,
+        daemon,
+        jobs: readers.job_counts().await?,
+        oldest: readers.oldest_open().await?,
+        released_unconfirmed: readers.released_unconfirmed().await?,
+        outbox_waiting: readers.unpublished_count().await?,
+        quarantined: readers.quarantined_count().await?,
+    })
+}
+
+/// One thing that happened to a job.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Happening {
+    /// When.
+    pub at_ms: TimestampMs,
+    /// What, in a word or two.
+    pub what: &'static str,
+    /// More of it, in a line.
+    pub summary: String,
+    /// All of it.
+    pub detail: Value,
+}
+
+/// Everything about one job, in the order in which it happened.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobView {
+    /// Its number.
+    pub seq: i64,
+    /// What it is about.
+    #[serde(flatten)]
+    pub terms: JobTerms,
+    /// How far it has come, with its reason.
+    pub state: String,
+    /// When the next step is due.
+    pub next_step_at_ms: Option<TimestampMs>,
+    /// What happened.
+    pub timeline: Vec<Happening>,
+    /// The message as it came.
+    pub message: String,
+}
+
+/// Reads everything about one job.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn job(readers: &Readers, id: RecordId) -> Result<Option<JobView>, StoreError> {
+    Ok(readers.job_history(id).await?.map(view))
+}
+
+fn view(history: JobHistory) -> JobView {
+    let job = &history.job;
+    let mut timeline = vec![Happening {
+        at_ms: job.received_at,
+        what: "received",
+        summary: format!(
+            "{} of {}",
+            job.terms.job_type,
+            Amount::clone(&job.terms.amount)
+        ),
+        detail: json!({"contentSha256": job.content_hash.to_string()}),
+    }];
+    timeline.extend(history.decision.as_ref().map(|decision| Happening {
+        at_ms: decision.decided_at_ms,
+        what: "decided",
+        summary: match &decision.reject_reason {
+            Some(reason) => format!("{}: {reason}", decision.outcome),
+            None => decision.outcome.clone(),
+        },
+        detail: json!(decision),
+    }));
+    for transfer in &history.transfers {
+        timeline.push(Happening {
+            at_ms: transfer.booked_at_ms,
+            what: "booked",
+            summary: format!(
+                "{} {} → {} ({})",
+                transfer.quantity, transfer.debit, transfer.credit, transfer.phase
+            ),
+            detail: json!(transfer),
+        });
+    }
+    for attempt in &history.attempts {
+        timeline.extend(attempt_happenings(attempt));
+    }
+    for note in &history.notes {
+        timeline.push(Happening {
+            at_ms: note.at_ms,
+            what: if note.kind == "parked" {
+                "parked"
+            } else {
+                "read back"
+            },
+            summary: note_summary(note.detail.get()),
+            detail: json!(note),
+        });
+    }
+    if let Some(announcement) = &history.announcement {
+        timeline.push(Happening {
+            at_ms: announcement.created_at_ms,
+            what: "final",
+            summary: format!(
+                "{}{}",
+                job.final_outcome
+                    .map_or("", crate::domain::decision::Outcome::as_str),
+                if job.state.name() == "overruled" {
+                    " (overruled by OES)"
+                } else {
+                    ""
+                }
+            ),
+            detail: json!({"state": job.state.to_string()}),
+        });
+        timeline.extend(announcement.published_at_ms.map(|at_ms| Happening {
+            at_ms,
+            what: "announced",
+            summary: format!(
+                "{} as event {}",
+                announcement.routing_key, announcement.event_id
+            ),
+            detail: json!(announcement),
+        }));
+    }
+    // Stable: what happened in one commit stays in the order of the steps.
+    timeline.sort_by_key(|happening| happening.at_ms);
+    JobView {
+        seq: job.seq.get(),
+        terms: job.terms.clone(),
+        state: job.state.to_string(),
+        next_step_at_ms: job.next_step_at,
+        timeline,
+        message: history.raw_message,
+    }
+}
+
+fn attempt_happenings(attempt: &AttemptLine) -> Vec<Happening> {
+    let mut happenings = vec![Happening {
+        at_ms: attempt.prepared_at_ms,
+        what: "signed",
+        summary: format!("attempt {} by key {}", attempt.number, attempt.public_key),
+        detail: json!({
+            "attempt": attempt.number, "body": attempt.body, "signature": attempt.signature,
+            "publicKey": attempt.public_key,
+        }),
+    }];
+    if let (Some(result), Some(at_ms)) = (&attempt.result, attempt.finished_at_ms) {
+        let status = attempt
+            .http_status
+            .map_or_else(String::new, |status| format!(" (status {status})"));
+        let detail = attempt
+            .detail
+            .as_ref()
+            .map_or_else(String::new, |text| format!(": {text}"));
+        happenings.push(Happening {
+            at_ms,
+            what: "answered",
+            summary: format!("attempt {}: {result}{status}{detail}", attempt.number),
+            detail: json!({
+                "attempt": attempt.number, "result": result, "httpStatus": attempt.http_status,
+                "requestId": attempt.request_id, "response": attempt.response,
+                "detail": attempt.detail,
+            }),
+        });
+    }
+    happenings
+}
+
+/// The fields of a note on one line.
+fn note_summary(detail: &str) -> String {
+    let Ok(Value::Object(fields)) = serde_json::from_str(detail) else {
+        return detail.to_owned();
+    };
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    match (
+        fields.get("found"),
+        fields.get("from"),
+        fields.get("to"),
+        fields.get("reason"),
+    ) {
+        (Some(found), Some(from), Some(to), _) => {
+            format!("found {}: {} → {}", text(found), text(from), text(to))
+        }
+        (_, _, _, Some(reason)) => match fields.get("why") {
+            Some(why) => format!("{}: {}", text(reason), text(why)),
+            None => text(reason),
+        },
+        _ => detail.to_owned(),
+    }
+}

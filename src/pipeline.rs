@@ -1,0 +1,30 @@
+//! The path of a job, one file a step, in this order:
+//!
+//! | step | does | acts in |
+//! |---|---|---|
+//! | [`receive`] | takes deliveries from the queue, acknowledges them once they are recorded | its own loop |
+//! | [`record`] | a job, a repetition, or a message for the quarantine | the writer |
+//! | [`decide`] | cleared or released, with the hold | the writer, and a loop for jobs that waited |
+//! | [`sign`] | payload, nonce, signature: an attempt on disk | the writer |
+//! | [`send`] | one PUT of an attempt | its own loop |
+//! | [`resolve`] | reads back every record whose outcome is not certain | its own loop |
+//! | [`confirm`] | what an answer or a read means for job, money and announcement | the writer |
+//! | [`announce`] | publishes outcomes and dead letters from the outbox | its own loop |
+//!
+//! The steps that act in the writer are plain functions on a [`crate::store::work::Work`]; what they
+//! do is true once the writer has committed it. The loops share only the database and wake-ups
+//! ([`wake`]); how much may be sent is kept in [`budget`].
+//!
+//! What must never happen here: a send without a committed attempt, an acknowledgement before a
+//! commit, a rule about money that is not in `domain`.
+
+pub mod announce;
+pub mod budget;
+pub mod confirm;
+pub mod decide;
+pub mod receive;
+pub mod record;
+pub mod resolve;
+pub mod send;
+pub mod sign;
+pub mod wake;

@@ -1,0 +1,272 @@
+//! Announce: what the outbox holds goes to the broker, and is marked once the broker has it.
+//!
+//! A message may be published more than once, always with the same id; it is never lost.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::wake::{Rested, Wake, rest};
+use crate::{
+    broker::{BrokerError, Outgoing, PublishOutcome, PublisherSession},
+    clock::Clock,
+    config::BrokerConfig,
+    domain::{ids::OutboxSeq, time::TimestampMs},
+    health::{BrokerSide, Health},
+    metrics::Metrics,
+    store::{
+        Readers, StoreError,
+        query::{OutboxContent, OutboxMessage},
+    },
+    writer::{WriterGone, WriterHandle},
+};
+
+/// Most messages that are published together.
+const PUBLISH_MAX: usize = 256;
+
+/// How long a message that no queue is bound for, or that was refused, waits for its next try.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(15);
+
+/// Most messages that wait for another try. Beyond that everything waits for a queue to be bound.
+const SET_ASIDE_MAX: usize = 4_096;
+
+/// Publishes from the outbox, session after session.
+pub struct Announcer {
+    /// The broker.
+    pub config: BrokerConfig,
+    /// The book.
+    pub readers: Readers,
+    /// Who marks what is published.
+    pub writer: WriterHandle,
+    /// The bells.
+    pub wake: Wake,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is said of the connection.
+    pub health: Arc<Health>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What has become of messages that this process has read from the outbox.
+#[derive(Debug)]
+struct Progress {
+    /// Everything up to here was read.
+    cursor: OutboxSeq,
+    /// Not taken by the broker, with the time of the next try.
+    set_aside: BTreeMap<OutboxSeq, TimestampMs>,
+}
+
+impl Progress {
+    fn from_the_start() -> Self {
+        Self {
+            cursor: OutboxSeq::from(0),
+            set_aside: BTreeMap::new(),
+        }
+    }
+
+    fn next_try(&self) -> Option<TimestampMs> {
+        self.set_aside.values().min().copied()
+    }
+}
+
+/// Why a session ended.
+enum SessionEnd {
+    Stopped,
+    Lost(BrokerError),
+}
+
+impl Announcer {
+    /// Publishes until the daemon ends.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the book cannot be read.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+        let schedule = self.config.reconnect_schedule();
+        let mut failures: u32 = 0;
+        let mut progress = Progress::from_the_start();
+        while !stop.is_cancelled() {
+            let opened = tokio::select! {
+                () = stop.cancelled() => break,
+                opened = PublisherSession::open(&self.config) => opened,
+            };
+            let end = match opened {
+                Ok(session) => {
+                    failures = 0;
+                    self.health.broker_connected(BrokerSide::Publisher, true);
+                    self.session(session, &mut progress, &stop).await?
+                }
+                Err(error) => SessionEnd::Lost(error),
+            };
+            self.health.broker_connected(BrokerSide::Publisher, false);
+            match end {
+                SessionEnd::Stopped => break,
+                SessionEnd::Lost(error) => {
+                    failures = failures.saturating_add(1);
+                    let delay = schedule.delay(failures);
+                    tracing::warn!(%error, ?delay, "the publisher's session is over; a new one is opened");
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn session(
+        &self,
+        session: PublisherSession,
+        progress: &mut Progress,
+        stop: &CancellationToken,
+    ) -> Result<SessionEnd, StoreError> {
+        loop {
+            let messages = self.next_messages(progress).await?;
+            if messages.is_empty() {
+                if !session.is_open() {
+                    return Ok(SessionEnd::Lost(BrokerError::lost(
+                        "publishing",
+                        "the connection is closed",
+                    )));
+                }
+                let due = progress.next_try();
+                let rested = rest(&self.wake.announce, due, self.clock.as_ref(), stop).await;
+                if rested == Rested::Stop {
+                    session.close().await;
+                    return Ok(SessionEnd::Stopped);
+                }
+                continue;
+            }
+            // A publish that has begun is finished, so that what the broker has is marked.
+            match self.publish(&session, messages, progress).await {
+                Ok(Ok(())) => {}
+                Ok(Err(WriterGone)) => return Ok(SessionEnd::Stopped),
+                Err(error) => return Ok(SessionEnd::Lost(error)),
+            }
+            if stop.is_cancelled() {
+                session.close().await;
+                return Ok(SessionEnd::Stopped);
+            }
+        }
+    }
+
+    /// New messages, and those that were set aside and are due again.
+    async fn next_messages(
+        &self,
+        progress: &mut Progress,
+    ) -> Result<Vec<OutboxMessage>, StoreError> {
+        let now = self.clock.now();
+        let due: BTreeSet<OutboxSeq> = progress
+            .set_aside
+            .iter()
+            .filter(|(_, due)| **due <= now)
+            .map(|(seq, _)| *seq)
+            .take(PUBLISH_MAX)
+            .collect();
+        if let Some(first) = due.first() {
+            // They are unpublished, so they are found from just before the first of them on.
+            let before = OutboxSeq::from(first.get().saturating_sub(1));
+            let found = self.readers.unpublished(before, SET_ASIDE_MAX).await?;
+            let again: Vec<_> = found
+                .into_iter()
+                .filter(|message| due.contains(&message.seq))
+                .collect();
+            if !again.is_empty() {
+                return Ok(again);
+            }
+            progress.set_aside.retain(|seq, _| !due.contains(seq));
+        }
+        if progress.set_aside.len() >= SET_ASIDE_MAX {
+            return Ok(Vec::new());
+        }
+        self.readers.unpublished(progress.cursor, PUBLISH_MAX).await
+    }
+
+    async fn publish(
+        &self,
+        session: &PublisherSession,
+        messages: Vec<OutboxMessage>,
+        progress: &mut Progress,
+    ) -> Result<Result<(), WriterGone>, BrokerError> {
+        let now = self.clock.now();
+        let sequence: Vec<(OutboxSeq, &'static str, String)> = messages
+            .iter()
+            .map(|message| (message.seq, kind(message), message.event_id.to_string()))
+            .collect();
+        let outgoing = messages
+            .into_iter()
+            .map(|message| self.outgoing(message, now))
+            .collect();
+        let outcomes = session.publish(outgoing).await?;
+        let mut confirmed = Vec::with_capacity(sequence.len());
+        for ((seq, kind, event_id), outcome) in sequence.into_iter().zip(outcomes) {
+            progress.cursor = progress.cursor.max(seq);
+            match outcome {
+                PublishOutcome::Confirmed => {
+                    progress.set_aside.remove(&seq);
+                    self.metrics.published(kind);
+                    confirmed.push(seq);
+                }
+                PublishOutcome::Unroutable | PublishOutcome::Refused => {
+                    self.metrics.unroutable();
+                    tracing::error!(
+                        event = event_id,
+                        kind,
+                        outcome = ?outcome,
+                        "the broker did not take a message: it is tried again. Is a queue bound for it?"
+                    );
+                    progress.set_aside.insert(seq, now.after(TRY_AGAIN_AFTER));
+                }
+            }
+        }
+        Ok(if confirmed.is_empty() {
+            Ok(())
+        } else {
+            self.writer.published(confirmed).await
+        })
+    }
+
+    fn outgoing(&self, message: OutboxMessage, now: TimestampMs) -> Outgoing {
+        let message_id = message.event_id.to_string();
+        match message.content {
+            OutboxContent::Outcome { body } => Outgoing {
+                exchange: self.config.outcomes_exchange.clone(),
+                routing_key: message.routing_key,
+                message_id,
+                content_type: "application/json",
+                headers: Vec::new(),
+                body: body.into_bytes(),
+                published_at: now,
+            },
+            OutboxContent::DeadLetter {
+                bytes,
+                code,
+                detail,
+            } => Outgoing {
+                exchange: self.config.dead_letter_exchange.clone(),
+                headers: vec![
+                    ("x-settled-reason", code),
+                    ("x-settled-detail", detail),
+                    ("x-settled-queue", message.routing_key.clone()),
+                ],
+                routing_key: message.routing_key,
+                message_id,
+                content_type: "application/octet-stream",
+                body: bytes,
+                published_at: now,
+            },
+        }
+    }
+}
+
+fn kind(message: &OutboxMessage) -> &'static str {
+    match message.content {
+        OutboxContent::Outcome { .. } => "outcome",
+        OutboxContent::DeadLetter { .. } => "dead_letter",
+    }
+}

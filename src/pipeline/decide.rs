@@ -1,0 +1,136 @@
+//! Decide: the policy over the book as it is now, and the hold that goes with it.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::wake::{Rested, Wake, rest};
+use crate::{
+    clock::Clock,
+    domain::{
+        decision::Decision,
+        ids::JobSeq,
+        ledger::{self, AccountKind},
+        policy::{BookView, Ruling, rule},
+        state::{Event, ParkReason, State},
+    },
+    store::{
+        Readers, StoreError,
+        work::{JobEventKind, Owner, Work, WorkError},
+    },
+    writer::{WriterGone, WriterHandle},
+};
+
+/// Most jobs that one batch decides for the loop.
+const DECISIONS_MAX: usize = 256;
+
+/// What became of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// It is decided, and may be signed.
+    Decided,
+    /// It waits for its connection.
+    Waits,
+    /// An operator must look.
+    Parked(ParkReason),
+}
+
+/// Decides one received job.
+///
+/// # Errors
+/// [`WorkError`] when the decision cannot be represented.
+pub fn decide(work: &mut Work, seq: JobSeq, grace: Duration) -> Result<Decided, WorkError> {
+    let job = work.job(seq)?;
+    let terms = job.terms.clone();
+    let grace_end = job.received_at.after(grace);
+    let view = BookView {
+        connection: work.connection(terms.connection_id).cloned(),
+        currency: work.currency(terms.amount.currency()).cloned(),
+        available: work.balance(
+            terms.connection_id,
+            terms.amount.currency(),
+            AccountKind::Available,
+        ),
+        connection_grace_over: work.now() >= grace_end,
+    };
+    match rule(&terms, &view) {
+        Ruling::WaitForConnection => {
+            work.job_mut(seq)?.next_step_at = Some(grace_end);
+            Ok(Decided::Waits)
+        }
+        Ruling::Park(reason) => {
+            park_undecided(work, seq, reason, &view)?;
+            Ok(Decided::Parked(reason))
+        }
+        Ruling::Decide(decision) => {
+            hold(work, seq, &decision)?;
+            work.decide(seq, decision, serde_json::to_string(&view.seen())?)?;
+            Ok(Decided::Decided)
+        }
+    }
+}
+
+/// Places the hold that a decision needs.
+fn hold(work: &mut Work, seq: JobSeq, decision: &Decision) -> Result<(), WorkError> {
+    let terms = work.job(seq)?.terms.clone();
+    let (currency, quantity) = (terms.amount.currency(), terms.amount.quantity());
+    match ledger::hold(terms.job_type, decision.outcome(), quantity) {
+        Some(movement) => work.book(Owner::Job(seq), terms.connection_id, currency, movement),
+        None => Ok(()),
+    }
+}
+
+fn park_undecided(
+    work: &mut Work,
+    seq: JobSeq,
+    reason: ParkReason,
+    view: &BookView,
+) -> Result<(), WorkError> {
+    work.advance(seq, Event::Park(reason), None)?;
+    work.note(
+        seq,
+        JobEventKind::Parked,
+        &json!({"reason": reason.as_str(), "saw": view.seen()}),
+    );
+    tracing::warn!(
+        record = %work.job(seq)?.terms.record_id,
+        reason = reason.as_str(),
+        "job is parked undecided: its identifiers disagree with its connection in the book"
+    );
+    Ok(())
+}
+
+/// Whether a job still waits for its decision; another command of the batch may have come first.
+///
+/// # Errors
+/// [`WorkError::UnknownJob`].
+pub fn is_undecided(work: &Work, seq: JobSeq) -> Result<bool, WorkError> {
+    Ok(work.job(seq)?.state == State::Received)
+}
+
+/// Decides the jobs that had to wait, when their connection becomes known or their grace ends.
+///
+/// # Errors
+/// [`StoreError`] when the book cannot be read.
+pub async fn run(
+    readers: Readers,
+    writer: WriterHandle,
+    wake: Wake,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> Result<(), StoreError> {
+    loop {
+        let now = clock.now();
+        let due = readers.next_decision_due(now).await?;
+        if due.is_some_and(|due| due <= now) {
+            match writer.decide_due(DECISIONS_MAX).await {
+                Ok(()) => continue,
+                Err(WriterGone) => return Ok(()),
+            }
+        }
+        if rest(&wake.decide, due, clock.as_ref(), &stop).await == Rested::Stop {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Receive: deliveries become commands, and are acknowledged once those are committed.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesOrdered};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::record::{Intake, Recorded, bad_message};
+use crate::{
+    broker::{BrokerError, ConsumerSession, Delivery},
+    config::BrokerConfig,
+    domain::message::{Refusal, RefusalCode, parse_job},
+    health::{BrokerSide, Health},
+    metrics::Metrics,
+    writer::{Recording, WriterGone, WriterHandle},
+};
+
+/// What is unacknowledged until one commit has succeeded: a message that brings the process down
+/// brings it down alone.
+const CAUTIOUS_PREFETCH: u16 = 1;
+
+/// Takes deliveries from the jobs queue, session after session.
+pub struct Receiver {
+    /// The broker.
+    pub config: BrokerConfig,
+    /// Where messages go.
+    pub writer: WriterHandle,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is said of the connection.
+    pub health: Arc<Health>,
+}
+
+/// Why a session ended.
+enum SessionEnd {
+    Stopped,
+    WriterGone,
+    Lost(BrokerError),
+}
+
+impl From<BrokerError> for SessionEnd {
+    fn from(error: BrokerError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// A delivery on its way through the writer; true once something is committed for it.
+type Pending = std::pin::Pin<Box<dyn Future<Output = Result<u64, WriterGone>> + Send>>;
+
+impl Receiver {
+    /// Receives until the daemon ends.
+    pub async fn run(self, stop: CancellationToken) {
+        let schedule = self.config.reconnect_schedule();
+        let mut failures: u32 = 0;
+        let mut committed_once = false;
+        while !stop.is_cancelled() {
+            let before = committed_once;
+            match self.session(&mut committed_once, &stop).await {
+                SessionEnd::Stopped | SessionEnd::WriterGone => break,
+                SessionEnd::Lost(error) => {
+                    failures = if committed_once && !before {
+                        1
+                    } else {
+                        failures.saturating_add(1)
+                    };
+                    let delay = schedule.delay(failures);
+                    tracing::warn!(%error, ?delay, "the consumer's session is over; a new one is opened");
+                    self.health.broker_connected(BrokerSide::Consumer, false);
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+            }
+        }
+        self.health.broker_connected(BrokerSide::Consumer, false);
+    }
+
+    async fn session(&self, committed_once: &mut bool, stop: &CancellationToken) -> SessionEnd {
+        let prefetch = if *committed_once {
+            self.config.prefetch
+        } else {
+            CAUTIOUS_PREFETCH
+        };
+        let opened = tokio::select! {
+            () = stop.cancelled() => return SessionEnd::Stopped,
+            opened = ConsumerSession::open(&self.config, prefetch) => opened,
+        };
+        let mut session = match opened {
+            Ok(session) => session,
+            Err(error) => return SessionEnd::Lost(error),
+        };
+        self.health.broker_connected(BrokerSide::Consumer, true);
+        tracing::info!(queue = self.config.jobs_queue, prefetch, "consuming");
+        let mut pending: FuturesOrdered<Pending> = FuturesOrdered::new();
+        let end = match self
+            .consume(&mut session, &mut pending, committed_once, stop)
+            .await
+        {
+            Ok(()) => SessionEnd::Stopped,
+            Err(end) => end,
+        };
+        if matches!(end, SessionEnd::Stopped) {
+            // No more deliveries; what has been delivered is finished and acknowledged.
+            if let Err(error) = self.drain(&session, &mut pending).await {
+                tracing::warn!(%error, "some deliveries were not acknowledged and will come again");
+            }
+            session.close().await;
+        }
+        end
+    }
+
+    async fn consume(
+        &self,
+        session: &mut ConsumerSession,
+        pending: &mut FuturesOrdered<Pending>,
+        committed_once: &mut bool,
+        stop: &CancellationToken,
+    ) -> Result<(), SessionEnd> {
+        let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
+        watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                delivery = session.next() => pending.push_back(self.take(delivery?).await),
+                Some(done) = pending.next() => {
+                    let tag = last_done(done, pending)?;
+                    if *committed_once {
+                        session.acknowledge_up_to(tag).await?;
+                    } else {
+                        *committed_once = true;
+                        self.widen(session, tag).await?;
+                    }
+                }
+                _ = watchdog.tick() => session.check().await?,
+            }
+        }
+    }
+
+    /// After the first commit: acknowledges it, and consumes with the configured prefetch.
+    async fn widen(&self, session: &mut ConsumerSession, tag: u64) -> Result<(), BrokerError> {
+        // Cancelled before the acknowledgement: while the one message that may be unacknowledged is,
+        // no other can be on its way to the consumer that ends here.
+        session.cancel().await?;
+        session.acknowledge_up_to(tag).await?;
+        session.resume(self.config.prefetch).await?;
+        tracing::info!(
+            prefetch = self.config.prefetch,
+            "the first commit succeeded: consuming at full width"
+        );
+        Ok(())
+    }
+
+    async fn drain(
+        &self,
+        session: &ConsumerSession,
+        pending: &mut FuturesOrdered<Pending>,
+    ) -> Result<(), BrokerError> {
+        session.cancel().await?;
+        while let Some(done) = pending.next().await {
+            let Ok(tag) = last_done(done, pending) else {
+                return Ok(());
+            };
+            session.acknowledge_up_to(tag).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends one delivery on its way. The answer is awaited elsewhere, so that others can follow.
+    async fn take(&self, delivery: Delivery) -> Pending {
+        let Delivery { tag, body } = delivery;
+        let queue = self.config.jobs_queue.clone();
+        let (writer, metrics) = (self.writer.clone(), Arc::clone(&self.metrics));
+        match parse_job(&body) {
+            Err(refusal) => Box::pin(async move {
+                quarantine(&writer, &metrics, &queue, body, refusal)
+                    .await
+                    .map(|()| tag)
+            }),
+            Ok(terms) => {
+                // It was read as UTF-8 already.
+                let raw = String::from_utf8_lossy(&body).into_owned();
+                let intake = Intake {
+                    terms,
+                    raw,
+                    queue: queue.clone(),
+                };
+                // Handed over here, in the order of arrival; only the answer is waited for later.
+                let handed_over = writer.record(intake).await;
+                Box::pin(async move {
+                    finish_recording(handed_over, &writer, &metrics, &queue, body)
+                        .await
+                        .map(|()| tag)
+                })
+            }
+        }
+    }
+}
+
+/// The tag of the last delivery that is done without a gap, so that one acknowledgement does for all.
+fn last_done(
+    first: Result<u64, WriterGone>,
+    pending: &mut FuturesOrdered<Pending>,
+) -> Result<u64, SessionEnd> {
+    let mut last = first.map_err(|WriterGone| SessionEnd::WriterGone)?;
+    while let Some(Some(done)) = pending.next().now_or_never() {
+        last = done.map_err(|WriterGone| SessionEnd::WriterGone)?;
+    }
+    Ok(last)
+}
+
+async fn finish_recording(
+    handed_over: Result<oneshot::Receiver<Recording>, WriterGone>,
+    writer: &WriterHandle,
+    metrics: &Metrics,
+    queue: &str,
+    body: Vec<u8>,
+) -> Result<(), WriterGone> {
+    match handed_over?.await.map_err(|_| WriterGone)? {
+        Recording::Recorded(recorded) => {
+            metrics.message(match recorded {
+                Recorded::New(_) => "new",
+                Recorded::Repeated(_) => "repeated",
+                Recorded::Contradicts(job) => {
+                    tracing::error!(
+                        %job,
+                        "a message names a record that is known with other content: it is quarantined, and the first one holds"
+                    );
+                    metrics.refused(RefusalCode::ContentDiffers);
+                    "contradicts"
+                }
+            });
+            Ok(())
+        }
+        Recording::Refused(reason) => {
+            let refusal = Refusal::new(RefusalCode::NotStorable, reason);
+            quarantine(writer, metrics, queue, body, refusal).await
+        }
+    }
+}
+
+async fn quarantine(
+    writer: &WriterHandle,
+    metrics: &Metrics,
+    queue: &str,
+    body: Vec<u8>,
+    refusal: Refusal,
+) -> Result<(), WriterGone> {
+    let code = refusal.code;
+    let message = bad_message(queue, body, refusal);
+    let sha256 = hex::encode(message.sha256);
+    tracing::warn!(
+        queue,
+        sha256,
+        code = code.as_str(),
+        detail = message.refusal.detail,
+        "a message is quarantined"
+    );
+    writer
+        .quarantine(message)
+        .await?
+        .await
+        .map_err(|_| WriterGone)?;
+    metrics.refused(code);
+    Ok(())
+}

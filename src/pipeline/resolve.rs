@@ -1,0 +1,249 @@
+//! Resolve: read a record back whenever its outcome is not certain. The only way out of a doubt.
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    budget::Budget,
+    confirm,
+    wake::{Rested, Wake, rest},
+};
+use crate::{
+    clock::Clock,
+    domain::{
+        announcement::KnownBy,
+        ids::{JobSeq, RecordId},
+        record::{Finding, Inquiry, OesRecord, Reading, judge},
+        schedule::RetryLimits,
+        state::{Event, State},
+    },
+    oes::{OesClient, ReadError},
+    store::{
+        Readers, StoreError,
+        query::ReadTarget,
+        work::{JobEventKind, Work, WorkError},
+    },
+    writer::{WriterGone, WriterHandle},
+};
+
+/// Most records that one list request asks for: their ids make 3.7 KB of a URL.
+const READS_MAX: usize = 100;
+
+/// What a read of one job's record brought.
+#[derive(Clone, Debug)]
+pub enum ReadResult {
+    /// OES answered.
+    Answered(Reading),
+    /// The answer tells nothing; it is asked again later.
+    Failed,
+}
+
+/// Carries out what a read means for a job.
+///
+/// # Errors
+/// [`WorkError`] when that is not possible from the job's state.
+pub fn settle(
+    work: &mut Work,
+    seq: JobSeq,
+    result: &ReadResult,
+    limits: &RetryLimits,
+    token_suspected: bool,
+) -> Result<(), WorkError> {
+    let now = work.now();
+    let job = work.job(seq)?;
+    // The job may have moved while the read was under way.
+    let is_read = match job.state {
+        State::Unknown(_) | State::AwaitingApproval | State::Conflict(_) => true,
+        State::Parked(reason) => !reason.is_undecided(),
+        State::Received | State::Decided | State::Sending | State::Confirmed | State::Overruled => {
+            false
+        }
+    };
+    if !is_read {
+        return Ok(());
+    }
+    let decided = job
+        .decision
+        .as_ref()
+        .ok_or(WorkError::Undecided(seq))?
+        .outcome();
+    let finding = match result {
+        ReadResult::Answered(reading) => {
+            let inquiry = Inquiry {
+                terms: &job.terms,
+                state: job.state,
+                decided,
+                tries: job.tries(now),
+                token_suspected,
+            };
+            judge(&inquiry, reading, limits)
+        }
+        ReadResult::Failed => Finding::ReadAgain(limits.next_read(job.state, job.reads_made)),
+    };
+    match finding {
+        Finding::ReadAgain(delay) => {
+            let job = work.job_mut(seq)?;
+            job.reads_made = job.reads_made.saturating_add(1);
+            job.next_step_at = Some(now.after(delay));
+            Ok(())
+        }
+        Finding::Moves(event) => {
+            note(work, seq, result, event)?;
+            move_on(work, seq, event, limits)
+        }
+        Finding::Ends(event, actual) => {
+            note(work, seq, result, event)?;
+            confirm::end(work, seq, event, actual, KnownBy::ReadBack)
+        }
+    }
+}
+
+fn note(work: &mut Work, seq: JobSeq, result: &ReadResult, event: Event) -> Result<(), WorkError> {
+    let found = match result {
+        ReadResult::Answered(reading) => reading.word(),
+        ReadResult::Failed => "nothing",
+    };
+    let before = work.job(seq)?.state;
+    let after = before.apply(event)?;
+    let detail = json!({"found": found, "from": before.to_string(), "to": after.to_string()});
+    work.note(seq, JobEventKind::ReadBack, &detail);
+    Ok(())
+}
+
+fn move_on(
+    work: &mut Work,
+    seq: JobSeq,
+    event: Event,
+    limits: &RetryLimits,
+) -> Result<(), WorkError> {
+    let now = work.now();
+    let job = work.job(seq)?;
+    let (record, attempts) = (job.terms.record_id, job.attempts_counted);
+    let next = match event {
+        Event::FoundReserved => now.after(limits.schedule.delay(attempts)),
+        Event::Park(reason) => {
+            tracing::warn!(%record, reason = reason.as_str(), "job is parked: an operator must look");
+            now.after(limits.slow_read_every)
+        }
+        Event::Freeze(kind) => {
+            tracing::error!(
+                %record,
+                kind = kind.as_str(),
+                "OES contradicts what was decided and sent: the record is frozen. Ask BitGo"
+            );
+            now.after(limits.slow_read_every)
+        }
+        Event::AwaitApproval => now.after(limits.approval_read_every),
+        Event::Decide
+        | Event::Prepare
+        | Event::Confirm
+        | Event::TurnedAway
+        | Event::Doubt(_)
+        | Event::Overrule => now,
+    };
+    work.advance(seq, event, Some(next))
+}
+
+/// Reads what is due, many records with one request.
+pub struct Resolver {
+    /// The book.
+    pub readers: Readers,
+    /// Where results go.
+    pub writer: WriterHandle,
+    /// OES.
+    pub oes: Arc<OesClient>,
+    /// What may be asked of it.
+    pub budget: Arc<Budget>,
+    /// The bells.
+    pub wake: Wake,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Resolver {
+    /// Reads until the daemon ends.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the book cannot be read.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+        loop {
+            let targets = self.readers.due_reads(self.clock.now(), READS_MAX).await?;
+            if targets.is_empty() {
+                let due = self.readers.next_read_due().await?;
+                let rested = rest(&self.wake.resolve, due, self.clock.as_ref(), &stop).await;
+                if rested == Rested::Stop {
+                    return Ok(());
+                }
+                continue;
+            }
+            let results = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                results = self.read(&targets) => results,
+            };
+            if self.writer.settle_reads(results).await == Err(WriterGone) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the records of `targets`; what could not be read is asked again later.
+    async fn read(&self, targets: &[ReadTarget]) -> Vec<(JobSeq, ReadResult)> {
+        let ids: Vec<RecordId> = targets.iter().map(|target| target.record_id).collect();
+        let mut found = match self.read_many(&ids).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(
+                    records = ids.len(),
+                    first_record = %ids.first().map_or_else(String::new, RecordId::to_string),
+                    %error,
+                    "records could not be read back; they are read again later"
+                );
+                return targets
+                    .iter()
+                    .map(|target| (target.job, ReadResult::Failed))
+                    .collect();
+            }
+        };
+        let mut results = Vec::with_capacity(targets.len());
+        for target in targets {
+            let result = match found.remove(&target.record_id) {
+                Some(record) => ReadResult::Answered(Reading::Found(record)),
+                // A list may leave out what exists, so an absence is asked for by name.
+                None => self.read_one(target.record_id).await,
+            };
+            results.push((target.job, result));
+        }
+        results
+    }
+
+    async fn read_many(&self, ids: &[RecordId]) -> Result<HashMap<RecordId, OesRecord>, ReadError> {
+        self.budget.wait_for_read().await;
+        let outcome = self.oes.read_records(ids).await;
+        self.tell_budget(outcome.as_ref().err());
+        outcome
+    }
+
+    async fn read_one(&self, id: RecordId) -> ReadResult {
+        self.budget.wait_for_read().await;
+        let outcome = self.oes.read_record(id).await;
+        self.tell_budget(outcome.as_ref().err());
+        match outcome {
+            Ok(reading) => ReadResult::Answered(reading),
+            Err(error) => {
+                tracing::warn!(record = %id, %error, "record could not be read back; it is read again later");
+                ReadResult::Failed
+            }
+        }
+    }
+
+    fn tell_budget(&self, error: Option<&ReadError>) {
+        match error {
+            None => self.budget.read_answered(),
+            Some(ReadError::TokenRefused(_)) => self.budget.token_refused(),
+            Some(ReadError::RateLimited { retry_at }) => self.budget.rate_limited(*retry_at),
+            Some(ReadError::Failed(_)) => {}
+        }
+    }
+}

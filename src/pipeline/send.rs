@@ -1,0 +1,194 @@
+//! Send: one PUT of one attempt, with no transaction open.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    budget::{Budget, SendPermit},
+    confirm::Reply,
+    sign::PreparedAttempt,
+    wake::{Rested, Wake, rest},
+};
+use crate::{
+    clock::Clock,
+    domain::{
+        reply::{Verdict, classify},
+        state::Doubt,
+    },
+    metrics::Metrics,
+    oes::{Answer, NoAnswer, OesClient},
+    store::{Readers, StoreError, work::AttemptEnd},
+    writer::{WriterGone, WriterHandle},
+};
+
+/// Most attempts that one batch prepares for the loop.
+const PREPARED_MAX: usize = 64;
+
+/// Most bytes of an answer that are kept with its attempt.
+const RESPONSE_BYTES_KEPT: usize = 2_048;
+
+/// An attempt with the permit to send it.
+pub type Permitted = (PreparedAttempt, SendPermit);
+
+/// Sends what the writer has committed.
+pub struct Sender {
+    /// Where results go.
+    pub writer: WriterHandle,
+    /// OES.
+    pub oes: Arc<OesClient>,
+    /// What may be asked of it.
+    pub budget: Arc<Budget>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Sender {
+    /// Sends each attempt that arrives, until the writer has ended and everything in flight has
+    /// been answered or recorded as unknown.
+    pub async fn run(self, mut prepared: mpsc::UnboundedReceiver<Permitted>) {
+        let this = Arc::new(self);
+        let in_flight = TaskTracker::new();
+        // Permits bound how many there are at a time.
+        while let Some((attempt, permit)) = prepared.recv().await {
+            let sender = Arc::clone(&this);
+            in_flight.spawn(async move { sender.send(attempt, permit).await });
+        }
+        in_flight.close();
+        in_flight.wait().await;
+    }
+
+    async fn send(&self, attempt: PreparedAttempt, permit: SendPermit) {
+        let PreparedAttempt {
+            job,
+            seq,
+            terms,
+            body,
+        } = attempt;
+        tracing::debug!(record = %terms.record_id, attempt = %seq, "sending");
+        let begun = self.clock.now();
+        let answer = self.oes.put_update(terms.job_type, body).await;
+        let took = self.clock.now().since(begun);
+        drop(permit);
+        let verdict = match &answer {
+            Ok(answer) => classify(&terms, answer.status, answer.body.as_deref()),
+            Err(_) => Verdict::Doubtful(Doubt::NoReply),
+        };
+        self.metrics.attempt(verdict, took);
+        self.tell_budget(&terms.record_id, verdict, answer.as_ref().ok());
+        if !matches!(verdict, Verdict::Accepted) {
+            tracing::warn!(
+                record = %terms.record_id,
+                attempt = %seq,
+                result = verdict.as_str(),
+                status = answer.as_ref().map_or(0, |answer| answer.status),
+                error = answer.as_ref().err().map(tracing::field::display),
+                "the update was not simply accepted"
+            );
+        }
+        let end = keep(verdict, answer);
+        // If the writer has ended, the attempt stays open on disk and is read back at the next start.
+        let _ended: Result<(), WriterGone> = self
+            .writer
+            .finish(Reply {
+                job,
+                attempt: seq,
+                verdict,
+                end,
+            })
+            .await;
+    }
+
+    fn tell_budget(
+        &self,
+        record: &crate::domain::ids::RecordId,
+        verdict: Verdict,
+        answer: Option<&Answer>,
+    ) {
+        match verdict {
+            Verdict::TurnedAway => {
+                self.budget
+                    .rate_limited(answer.and_then(|answer| answer.retry_at));
+            }
+            Verdict::Doubtful(Doubt::Unauthorized) => self.budget.token_refused(),
+            Verdict::Doubtful(Doubt::Forbidden) => self.budget.update_forbidden(*record),
+            Verdict::Doubtful(Doubt::NoReply | Doubt::ServerError) => {}
+            Verdict::Accepted | Verdict::ApprovalPending | Verdict::Doubtful(_) => {
+                self.budget.update_answered();
+            }
+        }
+    }
+}
+
+/// What is kept of an answer with its attempt.
+fn keep(verdict: Verdict, answer: Result<Answer, NoAnswer>) -> AttemptEnd {
+    match answer {
+        Ok(answer) => {
+            let detail = answer
+                .body
+                .is_none()
+                .then(|| "the answer was cut off, too large, or its HMAC is wrong".to_owned());
+            AttemptEnd {
+                result: verdict.as_str(),
+                http_status: Some(answer.status),
+                request_id: answer.request_id,
+                response: answer.body.map(|body| start_of(&body)),
+                detail,
+            }
+        }
+        Err(no_answer) => AttemptEnd {
+            result: verdict.as_str(),
+            detail: Some(no_answer.to_string()),
+            ..AttemptEnd::default()
+        },
+    }
+}
+
+fn start_of(body: &[u8]) -> String {
+    let kept = body.get(..RESPONSE_BYTES_KEPT).unwrap_or(body);
+    // NUL would end the text for SQLite's own tools.
+    String::from_utf8_lossy(kept).replace('\0', "\u{fffd}")
+}
+
+/// Asks the writer to prepare attempts that are due, as many as may be sent.
+pub struct Feeder {
+    /// The book.
+    pub readers: Readers,
+    /// Who prepares.
+    pub writer: WriterHandle,
+    /// What may be sent.
+    pub budget: Arc<Budget>,
+    /// The bells.
+    pub wake: Wake,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Feeder {
+    /// Feeds until the daemon ends.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the book cannot be read.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+        loop {
+            let due = self.readers.next_attempt_due().await?;
+            if due.is_none_or(|due| due > self.clock.now()) {
+                let rested = rest(&self.wake.send, due, self.clock.as_ref(), &stop).await;
+                if rested == Rested::Stop {
+                    return Ok(());
+                }
+                continue;
+            }
+            let permits = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                permits = self.budget.send_permits(PREPARED_MAX) => permits,
+            };
+            if self.writer.prepare(permits).await == Err(WriterGone) {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Wake-ups between the loops. They carry no data: whoever is woken looks into the database, and
+//! would find the same work a little later without being woken.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{clock::Clock, domain::time::TimestampMs};
+
+/// Longest time that a loop rests without looking for work.
+const REST_MAX: Duration = Duration::from_secs(5);
+
+/// The bells of the loops that have one.
+#[derive(Clone, Debug, Default)]
+pub struct Wake {
+    /// A job may be decidable.
+    pub decide: Arc<Notify>,
+    /// A decided job waits for an attempt.
+    pub send: Arc<Notify>,
+    /// A record is to be read back.
+    pub resolve: Arc<Notify>,
+    /// A message waits in the outbox.
+    pub announce: Arc<Notify>,
+}
+
+/// Why a rest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rested {
+    /// There may be work.
+    Work,
+    /// The daemon ends.
+    Stop,
+}
+
+/// Rests until the bell rings, `due` has come, [`REST_MAX`] has passed, or the daemon ends.
+pub async fn rest(
+    bell: &Notify,
+    due: Option<TimestampMs>,
+    clock: &dyn Clock,
+    stop: &CancellationToken,
+) -> Rested {
+    let wait = due.map_or(REST_MAX, |due| due.since(clock.now()).min(REST_MAX));
+    tokio::select! {
+        () = stop.cancelled() => Rested::Stop,
+        () = bell.notified() => Rested::Work,
+        () = tokio::time::sleep(wait) => Rested::Work,
+    }
+}

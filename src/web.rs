@@ -1,0 +1,157 @@
+//! The HTTP listener for health and metrics, on loopback unless configured otherwise.
+//!
+//! It shows no job and takes no action; those are for the control socket ([`crate::control`]).
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+use crate::{
+    health::{BrokerSide, Checks},
+    metrics::{Metrics, Snapshot},
+    store::StoreError,
+};
+
+/// Most requests at a time; a scrape and some probes.
+const REQUESTS_MAX: usize = 16;
+
+/// The content type of the Prometheus text format.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Limit on a probe of another process's listener.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the listener shows.
+#[derive(Clone)]
+pub struct Web {
+    /// The parts' health.
+    pub checks: Checks,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Web {
+    /// The routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX))
+            .with_state(self)
+    }
+
+    /// Answers until the daemon ends.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> Result<(), std::io::Error> {
+        axum::serve(listener, self.router())
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let readers = &self.checks.readers;
+        let released = readers.released_unconfirmed().await?;
+        Ok(Snapshot {
+            jobs: readers
+                .job_counts()
+                .await?
+                .into_iter()
+                .map(|line| (line.state, line.job_type, line.jobs))
+                .collect(),
+            oldest: readers
+                .oldest_open()
+                .await?
+                .into_iter()
+                .map(|line| (line.state, line.received_at_ms))
+                .collect(),
+            released_unconfirmed: (released.jobs, released.oldest_received_at_ms),
+            outbox_waiting: readers.unpublished_count().await?,
+            quarantined: readers.quarantined_count().await?,
+            sender_stopped: self.checks.sender_stopped(),
+            consumer_connected: self.checks.health.is_broker_connected(BrokerSide::Consumer),
+            publisher_connected: self
+                .checks
+                .health
+                .is_broker_connected(BrokerSide::Publisher),
+        })
+    }
+}
+
+async fn healthz(State(web): State<Web>) -> Response {
+    if web.checks.health.is_alive() {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the writer has ended\n").into_response()
+    }
+}
+
+async fn readyz(State(web): State<Web>) -> Response {
+    let readiness = web.checks.readiness().await;
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(readiness)).into_response()
+}
+
+async fn metrics(State(web): State<Web>) -> Response {
+    let text = match web.snapshot().await {
+        Ok(snapshot) => web
+            .metrics
+            .encode(&snapshot, web.checks.clock.now())
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match text {
+        Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
+    }
+}
+
+/// Asks another process's listener whether it is alive, for container health checks.
+///
+/// # Errors
+/// A reason, when it is not.
+pub async fn probe(address: SocketAddr) -> Result<(), String> {
+    // Plain HTTP to ourselves: TLS is not wanted, and system certificates may be missing.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder()
+        .timeout(PROBE_TIMEOUT)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_only([])
+        .build()
+        .map_err(|error| error.to_string())?;
+    // A listener on every address is asked on loopback.
+    let host = if address.ip().is_unspecified() {
+        SocketAddr::from(([127, 0, 0, 1], address.port()))
+    } else {
+        address
+    };
+    let answer = client
+        .get(format!("http://{host}/healthz"))
+        .send()
+        .await
+        .map_err(|error| error.to_string())?;
+    match answer.status() {
+        StatusCode::OK => Ok(()),
+        status => Err(format!("{host} answers {status}")),
+    }
+}

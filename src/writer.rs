@@ -1,0 +1,336 @@
+//! The writer: the only task that changes the book.
+//!
+//! SQLite has one writer, so there is one here. It takes what is waiting, lets the steps of the
+//! pipeline act on the rows in memory, writes everything in one transaction, commits once, and only
+//! then answers. One fsync serves many jobs. A batch that fails is rolled back and run again one
+//! command at a time, so that only the culprit suffers.
+//!
+//! What must never happen here: an answer before the commit; a commit under a time limit or in a
+//! `select!`; going on after the disk failed.
+
+mod batch;
+mod command;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::{
+    clock::Clock,
+    domain::{
+        book::BookEvent,
+        ids::{JobSeq, OutboxSeq},
+        schedule::RetryLimits,
+    },
+    metrics::Metrics,
+    pipeline::{
+        budget::{Budget, SendPermit},
+        confirm::Reply,
+        record::{Intake, Recorded},
+        resolve::ReadResult,
+        send::Permitted,
+        wake::Wake,
+    },
+    signer::SigningKey,
+    store::{
+        OpenedBook, StoreError,
+        work::{BadMessage, BookEventOutcome, Counters},
+    },
+};
+use command::Command;
+
+pub use batch::WriterError;
+
+/// The writer has ended: nothing more is committed by this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the writer has ended")]
+pub struct WriterGone;
+
+/// What became of a message that was to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recording {
+    /// It is committed.
+    Recorded(Recorded),
+    /// The book cannot hold it; this is why.
+    Refused(String),
+}
+
+/// Sends commands to the writer.
+#[derive(Clone, Debug)]
+pub struct WriterHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl WriterHandle {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, WriterGone> {
+        let (answer, answered) = oneshot::channel();
+        self.commands
+            .send(command(answer))
+            .await
+            .map_err(|_| WriterGone)?;
+        answered.await.map_err(|_| WriterGone)
+    }
+
+    /// Records a message; the answer comes once it is committed. Waiting for the place in the queue
+    /// and waiting for the answer are two things, so that many messages share a commit.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn record(&self, intake: Intake) -> Result<oneshot::Receiver<Recording>, WriterGone> {
+        let (answer, answered) = oneshot::channel();
+        self.commands
+            .send(Command::Record {
+                intake: Box::new(intake),
+                record_only: false,
+                answer,
+            })
+            .await
+            .map_err(|_| WriterGone)?;
+        Ok(answered)
+    }
+
+    /// Puts a bad message away; the answer comes once it is committed.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn quarantine(
+        &self,
+        message: BadMessage,
+    ) -> Result<oneshot::Receiver<()>, WriterGone> {
+        let (answer, answered) = oneshot::channel();
+        self.commands
+            .send(Command::Quarantine {
+                message: Box::new(message),
+                answer,
+            })
+            .await
+            .map_err(|_| WriterGone)?;
+        Ok(answered)
+    }
+
+    /// Decides jobs that waited, at most `limit`.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn decide_due(&self, limit: usize) -> Result<(), WriterGone> {
+        self.ask(|answer| Command::DecideDue { limit, answer })
+            .await
+    }
+
+    /// Prepares attempts that are due, at most one a permit, and has them sent.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn prepare(&self, permits: Vec<SendPermit>) -> Result<(), WriterGone> {
+        self.ask(|answer| Command::Prepare { permits, answer })
+            .await
+    }
+
+    /// Stores the answer to an attempt and carries out what it means.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn finish(&self, reply: Reply) -> Result<(), WriterGone> {
+        self.ask(|answer| Command::Finish {
+            reply: Box::new(reply),
+            answer,
+        })
+        .await
+    }
+
+    /// Carries out what reads mean.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn settle_reads(&self, results: Vec<(JobSeq, ReadResult)>) -> Result<(), WriterGone> {
+        self.ask(|answer| Command::SettleReads { results, answer })
+            .await
+    }
+
+    /// Notes messages that the broker has confirmed. Nobody waits for it: it is committed with the
+    /// next batch, or alone after a while, and a crash before that repeats messages with their ids.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn published(&self, messages: Vec<OutboxSeq>) -> Result<(), WriterGone> {
+        self.commands
+            .send(Command::Published { messages })
+            .await
+            .map_err(|_| WriterGone)
+    }
+
+    /// Takes facts of the exchange into the book, all of them or, if one cannot be held, none.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn apply_book_events(
+        &self,
+        events: Vec<BookEvent>,
+        source: String,
+    ) -> Result<Result<Vec<BookEventOutcome>, String>, WriterGone> {
+        self.ask(|answer| Command::ApplyBook {
+            events,
+            source,
+            answer,
+        })
+        .await
+    }
+
+    /// Prepares nothing any more, so that the sender can come to its end.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn stop_preparing(&self) -> Result<(), WriterGone> {
+        self.ask(|answer| Command::StopPreparing { answer }).await
+    }
+}
+
+/// What the writer works with.
+pub struct WriterParts {
+    /// The book, open for changes.
+    pub book: OpenedBook,
+    /// The key that signs; without one nothing is decided, prepared or signed.
+    pub signing: Option<Signing>,
+    /// The bounds of retrying.
+    pub limits: RetryLimits,
+    /// How long a job for an unknown connection waits.
+    pub connection_grace: Duration,
+    /// Most commands that share a commit.
+    pub batch_max: usize,
+    /// Most commands that wait.
+    pub queue_len_max: usize,
+    /// How long a change that nobody waits for may wait for company.
+    pub lazy: Duration,
+    /// The bells of the loops.
+    pub wake: Wake,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The key, and where signed attempts go.
+pub struct Signing {
+    /// The key.
+    pub key: SigningKey,
+    /// What may be sent.
+    pub budget: Arc<Budget>,
+    /// To the sender.
+    pub sends: mpsc::UnboundedSender<Permitted>,
+}
+
+/// The writer's state.
+pub struct Writer {
+    book: crate::store::WriteConnection,
+    counters: Counters,
+    key_id: i64,
+    signing: Option<Signing>,
+    limits: RetryLimits,
+    connection_grace: Duration,
+    batch_max: usize,
+    lazy: Duration,
+    wake: Wake,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    commands: mpsc::Receiver<Command>,
+    /// Whether decided jobs wait for their first attempt: later ones then wait behind them.
+    first_attempts_wait: bool,
+}
+
+impl Writer {
+    /// A writer, and the handle that reaches it. Attempts that were under way when the last writer
+    /// ended are marked: they may have left.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the book cannot be prepared.
+    pub async fn new(parts: WriterParts) -> Result<(Self, WriterHandle), StoreError> {
+        let OpenedBook {
+            mut writer,
+            counters,
+            ledger_uuid,
+        } = parts.book;
+        let now = parts.clock.now();
+        let mut key_id = 0;
+        if let Some(signing) = &parts.signing {
+            key_id = writer.signing_key(&signing.key.public_key(), now).await?;
+            let doubted = writer.doubt_open_attempts(now).await?;
+            if doubted > 0 {
+                tracing::warn!(
+                    attempts = doubted,
+                    "attempts were under way when the daemon last ended: their records are read back"
+                );
+            }
+        }
+        let first_attempts_wait = writer.has_first_attempts_waiting().await?;
+        tracing::info!(ledger = %ledger_uuid, "the book is open");
+        let (handle, commands) = mpsc::channel(parts.queue_len_max);
+        let writer = Self {
+            book: writer,
+            counters,
+            key_id,
+            signing: parts.signing,
+            limits: parts.limits,
+            connection_grace: parts.connection_grace,
+            batch_max: parts.batch_max,
+            lazy: parts.lazy,
+            wake: parts.wake,
+            metrics: parts.metrics,
+            clock: parts.clock,
+            commands,
+            first_attempts_wait,
+        };
+        Ok((writer, WriterHandle { commands: handle }))
+    }
+
+    /// Works until every handle is gone, then closes the book.
+    ///
+    /// # Errors
+    /// [`WriterError`] when the book cannot be changed any more; the process must end.
+    pub async fn run(mut self) -> Result<(), WriterError> {
+        let mut lazy: Vec<Command> = Vec::new();
+        let mut lazy_since: Option<Instant> = None;
+        loop {
+            let next = match lazy_since {
+                None => self.commands.recv().await,
+                Some(since) => {
+                    let until = since.checked_add(self.lazy).unwrap_or(since);
+                    match tokio::time::timeout_at(until, self.commands.recv()).await {
+                        Ok(next) => next,
+                        // They waited long enough for company.
+                        Err(_) => {
+                            lazy_since = None;
+                            self.execute(std::mem::take(&mut lazy)).await?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            let Some(first) = next else { break };
+            let mut batch = vec![first];
+            while batch.len() < self.batch_max {
+                let Ok(command) = self.commands.try_recv() else {
+                    break;
+                };
+                batch.push(command);
+            }
+            let someone_waits = batch.iter().any(|command| !command.is_lazy());
+            lazy.append(&mut batch);
+            if someone_waits || lazy.len() >= self.batch_max {
+                lazy_since = None;
+                self.execute(std::mem::take(&mut lazy)).await?;
+            } else if lazy_since.is_none() {
+                lazy_since = Some(Instant::now());
+            }
+        }
+        if !lazy.is_empty() {
+            self.execute(lazy).await?;
+        }
+        self.book.close().await.map_err(WriterError::Store)
+    }
+}

@@ -1,0 +1,540 @@
+//! Carrying out commands: together, or one by one when one of them fails.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{
+    Recording, Writer,
+    command::{Command, Done},
+};
+use crate::{
+    domain::{
+        ids::JobSeq,
+        reply::Verdict,
+        state::{Doubt, Event, ParkReason, State},
+    },
+    pipeline::{
+        budget::SendPermit,
+        confirm, decide,
+        record::{Recorded, record},
+        resolve,
+        send::Permitted,
+        sign,
+    },
+    store::{
+        StoreError,
+        work::{JobEventKind, Needs, Work, WorkError},
+    },
+};
+
+/// How long the writer waits before it asks again for a lock that another process holds.
+const BUSY_WAIT: Duration = Duration::from_millis(500);
+
+/// Why the writer cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    /// The database.
+    #[error(transparent)]
+    Store(StoreError),
+    /// A command that must be carried out could not be, not even alone.
+    #[error("the book cannot be carried on: {doing} failed: {reason}")]
+    Stuck {
+        /// The command.
+        doing: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a batch was rolled back.
+enum Failure {
+    /// The whole writer must stop.
+    Fatal(StoreError),
+    /// The machine cannot be trusted.
+    Stuck { reason: String },
+    /// Another process holds the lock; the same batch may be tried again.
+    Busy(StoreError),
+    /// A command is at fault; with the first job that was due, in case it was about due jobs.
+    Culprit { reason: String, due: Option<JobSeq> },
+}
+
+impl Failure {
+    fn of_store(error: StoreError, due: Option<JobSeq>) -> Self {
+        if error.is_busy() {
+            Self::Busy(error)
+        } else if error.is_refusal() {
+            Self::Culprit {
+                reason: error.to_string(),
+                due,
+            }
+        } else {
+            Self::Fatal(error)
+        }
+    }
+}
+
+impl Writer {
+    /// Carries out commands in one transaction; if that fails, one by one.
+    pub(super) async fn execute(&mut self, mut batch: Vec<Command>) -> Result<(), WriterError> {
+        match self.attempt(&mut batch).await? {
+            Ok(done) => {
+                for (command, done) in batch.into_iter().zip(done) {
+                    self.tell(command, done);
+                }
+                Ok(())
+            }
+            Err((reason, due)) if batch.len() == 1 => match batch.pop() {
+                Some(command) => self.refuse(command, reason, due).await,
+                None => Ok(()),
+            },
+            Err((reason, _)) => {
+                tracing::warn!(
+                    commands = batch.len(),
+                    reason,
+                    "a batch failed: its commands are carried out one by one"
+                );
+                for command in batch {
+                    Box::pin(self.execute(vec![command])).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// One transaction for all commands. Waits for as long as another process holds the lock.
+    #[expect(
+        clippy::type_complexity,
+        reason = "the inner error is a reason and the job that was due"
+    )]
+    async fn attempt(
+        &mut self,
+        batch: &mut [Command],
+    ) -> Result<Result<Vec<Done>, (String, Option<JobSeq>)>, WriterError> {
+        loop {
+            match self.transact(batch).await {
+                Ok(done) => return Ok(Ok(done)),
+                Err(Failure::Culprit { reason, due }) => return Ok(Err((reason, due))),
+                Err(Failure::Fatal(error)) => return Err(WriterError::Store(error)),
+                Err(Failure::Stuck { reason }) => {
+                    let doing = batch.first().map_or("nothing", Command::name);
+                    return Err(WriterError::Stuck { doing, reason });
+                }
+                Err(Failure::Busy(error)) => {
+                    tracing::warn!(%error, "the writer waits");
+                    tokio::time::sleep(BUSY_WAIT).await;
+                }
+            }
+        }
+    }
+
+    async fn transact(&mut self, batch: &mut [Command]) -> Result<Vec<Done>, Failure> {
+        let now = self.clock.now();
+        let mut needs = Needs::default();
+        for command in batch.iter() {
+            command.add_needs(&mut needs);
+        }
+        let mut open = self
+            .book
+            .begin(now, self.counters, &needs)
+            .await
+            .map_err(|error| Failure::of_store(error, None))?;
+        let due = open
+            .work
+            .due_attempts()
+            .first()
+            .or(open.work.due_decisions().first())
+            .copied();
+        let mut act = Act {
+            work: &mut open.work,
+            signing: self.signing.as_ref(),
+            limits: &self.limits,
+            connection_grace: self.connection_grace,
+            first_attempts_wait: self.first_attempts_wait,
+            due_taken: 0,
+        };
+        let acted: Result<Vec<Done>, WorkError> = batch
+            .iter_mut()
+            .map(|command| act.carry_out(command))
+            .collect();
+        let first_attempts_wait = act.first_attempts_wait;
+        match acted {
+            Ok(done) => {
+                let decided: Vec<_> = open
+                    .work
+                    .decided()
+                    .filter_map(|job| Some((job.terms.job_type, job.decision.clone()?)))
+                    .collect();
+                let counters = open
+                    .commit(self.key_id)
+                    .await
+                    .map_err(|error| Failure::of_store(error, due))?;
+                self.counters = counters;
+                self.first_attempts_wait = first_attempts_wait;
+                self.metrics
+                    .committed(batch.len(), self.clock.now().since(now));
+                for (job_type, decision) in decided {
+                    self.metrics
+                        .decision(job_type, decision.outcome(), decision.reject_code());
+                }
+                Ok(done)
+            }
+            Err(error) => {
+                open.roll_back()
+                    .await
+                    .map_err(|error| Failure::of_store(error, due))?;
+                let reason = error.to_string();
+                Err(if error.is_fatal() {
+                    Failure::Stuck { reason }
+                } else {
+                    Failure::Culprit { reason, due }
+                })
+            }
+        }
+    }
+
+    /// Tells what is committed to whoever waits for it. Someone who has stopped waiting is no fault.
+    fn tell(&mut self, command: Command, done: Done) {
+        match (command, done) {
+            (Command::Record { answer, .. }, Done::Recorded { recorded, send }) => {
+                self.wake_after_recording(recorded, send.is_some());
+                self.send(send);
+                let _waiting = answer.send(Recording::Recorded(recorded));
+            }
+            (Command::Prepare { permits, answer }, Done::Prepared(prepared)) => {
+                self.send(prepared.into_iter().zip(permits));
+                let _waiting = answer.send(());
+            }
+            (Command::DecideDue { answer, .. }, Done::Sends(sends)) => {
+                self.send(sends);
+                self.wake.send.notify_one();
+                let _waiting = answer.send(());
+            }
+            (Command::ApplyBook { answer, .. }, Done::Book(outcomes)) => {
+                self.wake.decide.notify_one();
+                let _waiting = answer.send(Ok(outcomes));
+            }
+            (Command::Finish { answer, .. } | Command::SettleReads { answer, .. }, _) => {
+                self.wake.announce.notify_one();
+                self.wake.resolve.notify_one();
+                self.wake.send.notify_one();
+                let _waiting = answer.send(());
+            }
+            (Command::Quarantine { answer, .. }, _) => {
+                self.wake.announce.notify_one();
+                let _waiting = answer.send(());
+            }
+            (Command::StopPreparing { answer }, _) => {
+                // With the sender's channel gone, the sender comes to its end.
+                self.signing = None;
+                let _waiting = answer.send(());
+            }
+            (
+                Command::Record { .. }
+                | Command::Prepare { .. }
+                | Command::DecideDue { .. }
+                | Command::ApplyBook { .. }
+                | Command::Published { .. }
+                | Command::Park { .. },
+                _,
+            ) => {}
+        }
+    }
+
+    fn wake_after_recording(&self, recorded: Recorded, sent_at_once: bool) {
+        match recorded {
+            Recorded::New(_) if sent_at_once => {}
+            Recorded::New(_) => {
+                self.wake.send.notify_one();
+                self.wake.decide.notify_one();
+            }
+            Recorded::Contradicts(_) => self.wake.announce.notify_one(),
+            Recorded::Repeated(_) => {}
+        }
+    }
+
+    fn send(&self, attempts: impl IntoIterator<Item = Permitted>) {
+        let Some(signing) = &self.signing else { return };
+        for attempt in attempts {
+            // A sender that has ended leaves the attempt open; it is read back at the next start.
+            let _sent = signing.sends.send(attempt);
+        }
+    }
+
+    /// Does what is to be done about a command that fails even alone.
+    async fn refuse(
+        &mut self,
+        command: Command,
+        reason: String,
+        due: Option<JobSeq>,
+    ) -> Result<(), WriterError> {
+        let doing = command.name();
+        tracing::error!(command = doing, reason, "a command was refused");
+        match command {
+            Command::Record {
+                intake,
+                record_only: false,
+                answer,
+            } => {
+                let command = Command::Record {
+                    intake,
+                    record_only: true,
+                    answer,
+                };
+                Box::pin(self.execute(vec![command])).await
+            }
+            Command::Record { answer, .. } => {
+                let _waiting = answer.send(Recording::Refused(reason));
+                Ok(())
+            }
+            Command::ApplyBook { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            // The answer cannot be booked, so it counts as one that tells nothing: the record is
+            // read back, and if that cannot be booked either, the job is parked.
+            Command::Finish { mut reply, answer }
+                if reply.verdict != Verdict::Doubtful(Doubt::OddAnswer) =>
+            {
+                reply.verdict = Verdict::Doubtful(Doubt::OddAnswer);
+                reply.end.detail = Some(format!("the answer could not be booked: {reason}"));
+                Box::pin(self.execute(vec![Command::Finish { reply, answer }])).await
+            }
+            Command::SettleReads { results, answer } => {
+                self.settle_one_by_one(results, reason).await?;
+                let _waiting = answer.send(());
+                Ok(())
+            }
+            // Fewer and fewer jobs, until the one at fault is alone; the loop asks for the rest.
+            Command::Prepare {
+                mut permits,
+                answer,
+            } => {
+                if permits.len() > 1 {
+                    permits.truncate(permits.len().div_euclid(2));
+                    return Box::pin(self.execute(vec![Command::Prepare { permits, answer }]))
+                        .await;
+                }
+                self.park_due(due, ParkReason::StepFailed, doing, reason)
+                    .await?;
+                let _waiting = answer.send(());
+                Ok(())
+            }
+            Command::DecideDue { limit, answer } => {
+                if limit > 1 {
+                    let limit = limit.div_euclid(2);
+                    return Box::pin(self.execute(vec![Command::DecideDue { limit, answer }]))
+                        .await;
+                }
+                self.park_due(due, ParkReason::DecideFailed, doing, reason)
+                    .await?;
+                let _waiting = answer.send(());
+                Ok(())
+            }
+            Command::Quarantine { .. }
+            | Command::Finish { .. }
+            | Command::Published { .. }
+            | Command::StopPreparing { .. }
+            | Command::Park { .. } => Err(WriterError::Stuck { doing, reason }),
+        }
+    }
+
+    async fn settle_one_by_one(
+        &mut self,
+        mut results: Vec<(JobSeq, resolve::ReadResult)>,
+        reason: String,
+    ) -> Result<(), WriterError> {
+        if results.len() == 1
+            && let Some((job, _)) = results.pop()
+        {
+            return self.park(job, ParkReason::StepFailed, reason).await;
+        }
+        for result in results {
+            let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
+            let command = Command::SettleReads {
+                results: vec![result],
+                answer,
+            };
+            Box::pin(self.execute(vec![command])).await?;
+        }
+        Ok(())
+    }
+
+    async fn park_due(
+        &mut self,
+        due: Option<JobSeq>,
+        reason: ParkReason,
+        doing: &'static str,
+        why: String,
+    ) -> Result<(), WriterError> {
+        match due {
+            Some(job) => self.park(job, reason, why).await,
+            None => Err(WriterError::Stuck { doing, reason: why }),
+        }
+    }
+
+    async fn park(
+        &mut self,
+        job: JobSeq,
+        reason: ParkReason,
+        why: String,
+    ) -> Result<(), WriterError> {
+        Box::pin(self.execute(vec![Command::Park { job, reason, why }])).await
+    }
+}
+
+/// The steps at work on one batch.
+struct Act<'a> {
+    work: &'a mut Work,
+    signing: Option<&'a super::Signing>,
+    limits: &'a crate::domain::schedule::RetryLimits,
+    connection_grace: Duration,
+    first_attempts_wait: bool,
+    /// Due attempts that commands of this batch have taken.
+    due_taken: usize,
+}
+
+impl Act<'_> {
+    fn carry_out(&mut self, command: &mut Command) -> Result<Done, WorkError> {
+        match command {
+            Command::Record {
+                intake,
+                record_only,
+                ..
+            } => {
+                let recorded = record(self.work, intake);
+                let send = match recorded {
+                    Recorded::New(seq) if !*record_only => self.decide_and_prepare(seq)?,
+                    Recorded::New(_) | Recorded::Repeated(_) | Recorded::Contradicts(_) => None,
+                };
+                Ok(Done::Recorded { recorded, send })
+            }
+            Command::Quarantine { message, .. } => {
+                self.work.quarantine(message.as_ref().clone());
+                Ok(Done::Nothing)
+            }
+            Command::DecideDue { limit, .. } => {
+                let due: Vec<JobSeq> = self
+                    .work
+                    .due_decisions()
+                    .iter()
+                    .take(*limit)
+                    .copied()
+                    .collect();
+                let mut sends = Vec::new();
+                for seq in due {
+                    if decide::is_undecided(self.work, seq)? {
+                        sends.extend(self.decide_and_prepare(seq)?);
+                    }
+                }
+                Ok(Done::Sends(sends))
+            }
+            Command::Prepare { permits, .. } => self.prepare_due(permits),
+            Command::Finish { reply, .. } => {
+                confirm::settle(self.work, reply, self.limits)?;
+                Ok(Done::Nothing)
+            }
+            Command::SettleReads { results, .. } => {
+                let suspected = self
+                    .signing
+                    .is_some_and(|signing| signing.budget.suspects_token());
+                for (job, result) in results {
+                    resolve::settle(self.work, *job, result, self.limits, suspected)?;
+                }
+                Ok(Done::Nothing)
+            }
+            Command::Published { messages } => {
+                self.work.published(messages.iter().copied());
+                Ok(Done::Nothing)
+            }
+            Command::ApplyBook { events, source, .. } => {
+                let outcomes = events
+                    .iter()
+                    .map(|event| self.work.apply_book_event(event, source))
+                    .collect::<Result<_, _>>()?;
+                Ok(Done::Book(outcomes))
+            }
+            Command::Park { job, reason, why } => {
+                park(self.work, *job, *reason, why, self.limits)?;
+                Ok(Done::Nothing)
+            }
+            Command::StopPreparing { .. } => Ok(Done::Nothing),
+        }
+    }
+
+    /// Decides a job and, if it may be sent at once, prepares its attempt: one transaction from the
+    /// message to the bytes that leave.
+    fn decide_and_prepare(&mut self, seq: JobSeq) -> Result<Option<Permitted>, WorkError> {
+        // Without a key nothing is decided: a decision is made to be signed.
+        let Some(signing) = self.signing else {
+            return Ok(None);
+        };
+        match decide::decide(self.work, seq, self.connection_grace)? {
+            decide::Decided::Decided => {}
+            decide::Decided::Waits | decide::Decided::Parked(_) => return Ok(None),
+        }
+        let permit = if self.first_attempts_wait {
+            None
+        } else {
+            signing.budget.try_send_permit()
+        };
+        let Some(permit) = permit else {
+            self.first_attempts_wait = true;
+            return Ok(None);
+        };
+        let attempt = sign::prepare(self.work, seq, &signing.key)?;
+        Ok(Some((attempt, permit)))
+    }
+
+    fn prepare_due(&mut self, permits: &[SendPermit]) -> Result<Done, WorkError> {
+        let Some(signing) = self.signing else {
+            return Ok(Done::Prepared(Vec::new()));
+        };
+        let due: Vec<JobSeq> = self
+            .work
+            .due_attempts()
+            .iter()
+            .skip(self.due_taken)
+            .take(permits.len())
+            .copied()
+            .collect();
+        self.due_taken = self.due_taken.saturating_add(due.len());
+        if due.len() < permits.len() || !self.work.first_attempts_left() {
+            self.first_attempts_wait = false;
+        }
+        let mut prepared = Vec::with_capacity(due.len());
+        for seq in due {
+            if self.work.job(seq)?.state == State::Decided {
+                prepared.push(sign::prepare(self.work, seq, &signing.key)?);
+            }
+        }
+        Ok(Done::Prepared(prepared))
+    }
+}
+
+fn park(
+    work: &mut Work,
+    job: JobSeq,
+    reason: ParkReason,
+    why: &str,
+    limits: &crate::domain::schedule::RetryLimits,
+) -> Result<(), WorkError> {
+    let next = (!reason.is_undecided()).then(|| work.now().after(limits.slow_read_every));
+    match work.job(job)?.state {
+        // An operator looks already; a final job needs none.
+        State::Parked(_) | State::Conflict(_) => work.job_mut(job)?.next_step_at = next,
+        State::Confirmed | State::Overruled => return Ok(()),
+        State::Received
+        | State::Decided
+        | State::Sending
+        | State::Unknown(_)
+        | State::AwaitingApproval => work.advance(job, Event::Park(reason), next)?,
+    }
+    work.note(
+        job,
+        JobEventKind::Parked,
+        &json!({"reason": reason.as_str(), "why": why}),
+    );
+    tracing::error!(record = %work.job(job)?.terms.record_id, why, "job is parked");
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! What can be asked of the writer, and what each request needs to see.
+
+use tokio::sync::oneshot;
+
+use super::Recording;
+use crate::{
+    domain::{
+        book::{BookEvent, BookFact},
+        ids::{JobSeq, OutboxSeq},
+        state::ParkReason,
+    },
+    pipeline::{
+        budget::SendPermit,
+        confirm::Reply,
+        record::{Intake, Recorded},
+        resolve::ReadResult,
+        send::Permitted,
+        sign::PreparedAttempt,
+    },
+    store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
+};
+
+/// A request to the writer. Each is carried out whole or not at all.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// One message that reads as a job.
+    Record {
+        intake: Box<Intake>,
+        /// Leave the decision to later: set by the writer when deciding at once has failed.
+        record_only: bool,
+        answer: oneshot::Sender<Recording>,
+    },
+    /// One message that does not.
+    Quarantine {
+        message: Box<BadMessage>,
+        answer: oneshot::Sender<()>,
+    },
+    /// Jobs that waited for their decision.
+    DecideDue {
+        limit: usize,
+        answer: oneshot::Sender<()>,
+    },
+    /// Attempts that are due.
+    Prepare {
+        permits: Vec<SendPermit>,
+        answer: oneshot::Sender<()>,
+    },
+    /// The answer to an attempt.
+    Finish {
+        reply: Box<Reply>,
+        answer: oneshot::Sender<()>,
+    },
+    /// What reads brought.
+    SettleReads {
+        results: Vec<(JobSeq, ReadResult)>,
+        answer: oneshot::Sender<()>,
+    },
+    /// Messages that the broker has confirmed.
+    Published { messages: Vec<OutboxSeq> },
+    /// Facts of the exchange.
+    ApplyBook {
+        events: Vec<BookEvent>,
+        source: String,
+        answer: oneshot::Sender<Result<Vec<BookEventOutcome>, String>>,
+    },
+    /// Prepare nothing any more.
+    StopPreparing { answer: oneshot::Sender<()> },
+    /// A job that could not be carried on; asked for by the writer itself.
+    Park {
+        job: JobSeq,
+        reason: ParkReason,
+        why: String,
+    },
+}
+
+/// What a command did, to be told once it is committed.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// A message was recorded; a new job may have an attempt to send at once.
+    Recorded {
+        recorded: Recorded,
+        send: Option<Permitted>,
+    },
+    /// Attempts were prepared, each with its own permit.
+    Sends(Vec<Permitted>),
+    /// Attempts were prepared for the permits that came with the command.
+    Prepared(Vec<PreparedAttempt>),
+    /// Facts were taken in or not.
+    Book(Vec<BookEventOutcome>),
+    /// Nothing that needs telling.
+    Nothing,
+}
+
+impl Command {
+    /// Whether nobody waits for it.
+    pub(super) fn is_lazy(&self) -> bool {
+        matches!(self, Self::Published { .. })
+    }
+
+    /// One word for logs.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Record { .. } => "record",
+            Self::Quarantine { .. } => "quarantine",
+            Self::DecideDue { .. } => "decide",
+            Self::Prepare { .. } => "prepare",
+            Self::Finish { .. } => "finish",
+            Self::SettleReads { .. } => "settle_reads",
+            Self::Published { .. } => "published",
+            Self::ApplyBook { .. } => "apply_book",
+            Self::StopPreparing { .. } => "stop_preparing",
+            Self::Park { .. } => "park",
+        }
+    }
+
+    /// Adds what the command needs to see.
+    pub(super) fn add_needs(&self, needs: &mut Needs) {
+        match self {
+            Self::Record { intake, .. } => {
+                let (connection, currency) =
+                    (intake.terms.connection_id, intake.terms.amount.currency());
+                needs.records.insert(intake.terms.record_id);
+                needs.connections.insert(connection);
+                needs.currencies.insert(currency.clone());
+                needs.accounts.insert((connection, currency.clone()));
+                needs
+                    .quarantined
+                    .insert(quarantine_key(&intake.queue, intake.raw.as_bytes()));
+            }
+            Self::Quarantine { message, .. } => {
+                needs
+                    .quarantined
+                    .insert((message.queue.clone(), ContentHashKey(message.sha256)));
+            }
+            Self::DecideDue { limit, .. } => {
+                needs.due_decisions = needs.due_decisions.max(*limit);
+            }
+            Self::Prepare { permits, .. } => {
+                needs.due_attempts = needs.due_attempts.saturating_add(permits.len());
+            }
+            Self::Finish { reply, .. } => {
+                needs.jobs.insert(reply.job);
+            }
+            Self::SettleReads { results, .. } => {
+                needs.jobs.extend(results.iter().map(|(job, _)| *job));
+            }
+            Self::Park { job, .. } => {
+                needs.jobs.insert(*job);
+            }
+            Self::ApplyBook { events, .. } => {
+                for event in events {
+                    add_book_needs(event, needs);
+                }
+            }
+            Self::Published { .. } | Self::StopPreparing { .. } => {}
+        }
+    }
+}
+
+fn quarantine_key(queue: &str, bytes: &[u8]) -> (String, ContentHashKey) {
+    use sha2::Digest as _;
+    (
+        queue.to_owned(),
+        ContentHashKey(sha2::Sha256::digest(bytes).into()),
+    )
+}
+
+fn add_book_needs(event: &BookEvent, needs: &mut Needs) {
+    needs.book_events.insert(event.id().clone());
+    match event.fact() {
+        BookFact::ConnectionUpserted(connection) => {
+            needs.connections.insert(connection.connection_id);
+        }
+        BookFact::CurrencyConfigured(currency) => {
+            needs.currencies.insert(currency.currency.clone());
+        }
+        BookFact::BalanceAdjusted(adjustment) => {
+            needs.connections.insert(adjustment.connection_id);
+            needs
+                .accounts
+                .insert((adjustment.connection_id, adjustment.currency.clone()));
+        }
+    }
+}
