@@ -81,15 +81,15 @@ BEGIN SELECT RAISE(ABORT, 'what was decided never changes'); END;
 CREATE TRIGGER jobs_ended_once BEFORE UPDATE ON jobs WHEN OLD.final_outcome IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'a final job never changes'); END;
 
--- The steps of `domain::state`. One transaction may take several of them, so the pairs are those
--- that a batch can reach: a received job may be decided and its first attempt prepared at once, and
--- a job that is parked or frozen within a batch went through no other state that rests.
+-- The steps of `domain::state`, by name. One transaction takes one step, but for a received job, which
+-- may be decided and its first attempt prepared at once.
 CREATE TRIGGER jobs_steps BEFORE UPDATE OF state ON jobs
 WHEN OLD.state <> NEW.state AND NOT CASE OLD.state
-    WHEN 'received' THEN NEW.state IN ('decided', 'sending', 'parked')
+    WHEN 'received' THEN NEW.state IN ('decided', 'sending')
+        OR (NEW.state = 'parked' AND NEW.outcome IS NULL)
     WHEN 'decided' THEN NEW.state IN ('sending', 'parked')
     WHEN 'sending' THEN NEW.state IN ('decided', 'unknown', 'awaiting_approval', 'confirmed')
-    WHEN 'unknown' THEN NEW.state IN ('decided', 'sending', 'awaiting_approval', 'parked', 'conflict', 'confirmed', 'overruled')
+    WHEN 'unknown' THEN NEW.state IN ('decided', 'awaiting_approval', 'parked', 'conflict', 'confirmed', 'overruled')
     WHEN 'awaiting_approval' THEN NEW.state IN ('parked', 'conflict', 'confirmed', 'overruled')
     WHEN 'parked' THEN NEW.state IN ('conflict', 'confirmed', 'overruled')
     WHEN 'conflict' THEN NEW.state IN ('confirmed', 'overruled')

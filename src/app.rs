@@ -25,7 +25,7 @@ use crate::{
     },
     signer::SigningKey,
     store::{
-        Readers,
+        OpenedBook, Readers,
         lock::{BookLock, socket_path},
         open_readers, open_writer,
     },
@@ -67,6 +67,7 @@ pub struct App {
     /// Ends what serves until the last.
     stop_last: CancellationToken,
     writer: Option<WriterHandle>,
+    readers: Readers,
     http_address: SocketAddr,
     grace: Duration,
     _lock: BookLock,
@@ -93,23 +94,18 @@ impl App {
     /// # Errors
     /// What is wrong, and with which key of the configuration.
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        // Everything that this process makes is its owner's only: database, log, lock, socket.
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         let lock = BookLock::take(&config.store.path, HOLDER)?;
         let key = load_key(&config.signer)?;
         let oes = Arc::new(OesClient::new(&config.oes, Arc::clone(&clock))?);
-        let http = TcpListener::bind(config.http.listen)
-            .await
-            .with_context(|| {
-                format!(
-                    "cannot listen on http.listen = {}; is another daemon there?",
-                    config.http.listen
-                )
-            })?;
+        let http = TcpListener::bind(config.http.listen).await.with_context(|| {
+            format!(
+                "cannot listen on http.listen = {}; is another daemon there?",
+                config.http.listen
+            )
+        })?;
         let http_address = http.local_addr()?;
 
-        let metrics = Arc::new(Metrics::new());
-        let health = Arc::new(Health::default());
+        let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
         let wake = Wake::default();
         let book = open_writer(&config.store.path, clock.now()).await?;
         let readers = open_readers(&config.store.path).await?;
@@ -117,28 +113,13 @@ impl App {
             Ok(key) => {
                 let budget = Arc::new(Budget::new(&config.oes, Arc::clone(&clock)));
                 let (sends, prepared) = mpsc::unbounded_channel();
-                let signing = Signing {
-                    key,
-                    budget: Arc::clone(&budget),
-                    sends,
-                };
+                let signing = Signing { key, budget: Arc::clone(&budget), sends };
                 (Some(signing), Some((budget, prepared)), None)
             }
             Err(fault) => (None, None, Some(fault)),
         };
-        let (writer, handle) = Writer::new(WriterParts {
-            book,
-            signing,
-            limits: config.retry.limits(),
-            connection_grace: Duration::from_secs(config.decide.unknown_connection_grace_s),
-            batch_max: config.writer.batch_max,
-            queue_len_max: config.writer.queue_len_max,
-            lazy: Duration::from_millis(config.writer.lazy_ms),
-            wake: wake.clone(),
-            metrics: Arc::clone(&metrics),
-            clock: Arc::clone(&clock),
-        })
-        .await?;
+        let parts = writer_parts(&config, book, signing, &wake, &metrics, &clock);
+        let (writer, handle) = Writer::new(parts).await?;
         let checks = Checks {
             health: Arc::clone(&health),
             readers: readers.clone(),
@@ -152,6 +133,7 @@ impl App {
             stop: CancellationToken::new(),
             stop_last: CancellationToken::new(),
             writer: Some(handle.clone()),
+            readers: readers.clone(),
             http_address,
             grace: Duration::from_secs(config.shutdown.grace_s),
             _lock: lock,
@@ -164,16 +146,8 @@ impl App {
                 Ok(ended?)
             }
         });
-        let material = Material {
-            config,
-            readers,
-            writer: handle,
-            wake,
-            metrics,
-            health,
-            oes,
-            clock,
-        };
+        let material =
+            Material { config, readers, writer: handle, wake, metrics, health, oes, clock };
         app.spawn_serving(&material, http, checks)?;
         app.spawn_broker_side(&material);
         app.spawn_oes_side(&material, sending);
@@ -186,11 +160,7 @@ impl App {
         stage: Stage,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        self.parts.push(Part {
-            name,
-            stage,
-            task: self.tracker.spawn(task),
-        });
+        self.parts.push(Part { name, stage, task: self.tracker.spawn(task) });
     }
 
     /// Health, metrics and the control socket.
@@ -200,27 +170,21 @@ impl App {
         http: TcpListener,
         checks: Checks,
     ) -> anyhow::Result<()> {
-        let web = Web {
-            checks: checks.clone(),
-            metrics: Arc::clone(&material.metrics),
-        };
+        let web = Web { checks: checks.clone(), metrics: Arc::clone(&material.metrics) };
         let stop = self.stop_last.clone();
-        self.spawn("web", Stage::Serving, async move {
-            Ok(web.serve(http, stop).await?)
-        });
+        self.spawn("web", Stage::Serving, async move { Ok(web.serve(http, stop).await?) });
 
         let path = socket_path(&material.config.store.path);
         let listener = control::listen(&path)
             .with_context(|| format!("cannot make the control socket {}", path.display()))?;
-        let control = Control {
-            writer: material.writer.clone(),
-            checks,
-        };
+        let control = Control { writer: material.writer.clone(), checks };
         // It can change the book, so it ends with what brings new work in.
         let stop = self.stop.clone();
-        self.spawn("control", Stage::Intake, async move {
-            Ok(control.serve(listener, stop).await?)
-        });
+        self.spawn(
+            "control",
+            Stage::Intake,
+            async move { Ok(control.serve(listener, stop).await?) },
+        );
         Ok(())
     }
 
@@ -274,21 +238,12 @@ impl App {
         let Some((budget, prepared)) = sending else {
             return;
         };
-        let Material {
-            readers,
-            writer,
-            wake,
-            metrics,
-            oes,
-            clock,
-            ..
-        } = material;
+        let Material { readers, writer, wake, metrics, oes, clock, .. } = material;
         let sender = Sender {
             writer: writer.clone(),
             oes: Arc::clone(oes),
             budget: Arc::clone(&budget),
             metrics: Arc::clone(metrics),
-            clock: Arc::clone(clock),
         };
         self.spawn("sender", Stage::Sending, async move {
             sender.run(prepared).await;
@@ -302,9 +257,7 @@ impl App {
             clock: Arc::clone(clock),
         };
         let stop = self.stop.clone();
-        self.spawn("feeder", Stage::Intake, async move {
-            Ok(feeder.run(stop).await?)
-        });
+        self.spawn("feeder", Stage::Intake, async move { Ok(feeder.run(stop).await?) });
         let resolver = Resolver {
             readers: readers.clone(),
             writer: writer.clone(),
@@ -314,9 +267,7 @@ impl App {
             clock: Arc::clone(clock),
         };
         let stop = self.stop.clone();
-        self.spawn("resolver", Stage::Intake, async move {
-            Ok(resolver.run(stop).await?)
-        });
+        self.spawn("resolver", Stage::Intake, async move { Ok(resolver.run(stop).await?) });
         let decider = decide::run(
             readers.clone(),
             writer.clone(),
@@ -351,10 +302,7 @@ impl App {
             failure = self.first_end() => Some(failure),
         };
         if let Some(failure) = &failed {
-            tracing::error!(
-                error = format!("{failure:#}"),
-                "a part of the daemon failed: it ends"
-            );
+            tracing::error!(error = format!("{failure:#}"), "a part of the daemon failed: it ends");
         }
         self.stop.cancel();
         let gentle = self.grace.mul_f64(GENTLE_SHARE);
@@ -393,6 +341,8 @@ impl App {
         }
         self.stop_last.cancel();
         self.join(Stage::Serving).await;
+        // Readers go first, so that the writer's close copies the whole log into the database.
+        self.readers.close().await;
         // The last handle is ours: without it the writer commits what is left and ends.
         self.writer = None;
         self.join(Stage::Writing).await;
@@ -403,19 +353,12 @@ impl App {
     async fn abandon(&mut self, limit: Duration) {
         self.stop_last.cancel();
         self.writer = None;
-        for part in self
-            .parts
-            .iter()
-            .filter(|part| part.stage != Stage::Writing)
-        {
+        for part in self.parts.iter().filter(|part| part.stage != Stage::Writing) {
             part.task.abort();
         }
         // A commit is never interrupted by us; if it takes longer than this, the process ends in it,
         // as in a crash, and the next start finds it done or undone.
-        if tokio::time::timeout(limit, self.join(Stage::Writing))
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(limit, self.join(Stage::Writing)).await.is_err() {
             tracing::warn!("the writer has not ended in time");
         }
     }
@@ -443,6 +386,28 @@ impl App {
     }
 }
 
+fn writer_parts(
+    config: &Config,
+    book: OpenedBook,
+    signing: Option<Signing>,
+    wake: &Wake,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+) -> WriterParts {
+    WriterParts {
+        book,
+        signing,
+        limits: config.retry.limits(),
+        connection_grace: Duration::from_secs(config.decide.unknown_connection_grace_s),
+        batch_max: config.writer.batch_max,
+        queue_len_max: config.writer.queue_len_max,
+        lazy: Duration::from_millis(config.writer.lazy_ms),
+        wake: wake.clone(),
+        metrics: Arc::clone(metrics),
+        clock: Arc::clone(clock),
+    }
+}
+
 /// Waits for either.
 async fn first_of(one: &CancellationToken, other: &CancellationToken) {
     tokio::select! {
@@ -454,16 +419,13 @@ async fn first_of(one: &CancellationToken, other: &CancellationToken) {
 /// The signing key, or why nothing may be signed with it. A key that cannot be read is no key at all
 /// and stops the start; a wrong one leaves the daemon taking jobs in, and not ready.
 fn load_key(config: &SignerConfig) -> anyhow::Result<Result<SigningKey, String>> {
-    let file = config
-        .key_file
-        .as_deref()
-        .context("signer.key_file is not set")?;
+    let file = config.key_file.as_deref().context("signer.key_file is not set")?;
     let text = crate::secret_file::read(file).context("signer.key_file")?;
     let key = SigningKey::from_text(&text)
         .with_context(|| format!("signer.key_file {}", file.display()))?;
     if !key.self_test() {
         return Ok(Err(
-            "the signer's self-test failed: the machine or the library is faulty".into(),
+            "the signer's self-test failed: the machine or the library is faulty".into()
         ));
     }
     match &config.expected_public_key {

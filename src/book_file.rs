@@ -58,24 +58,14 @@ pub struct FileEvent {
 /// # Errors
 /// [`BookFileError`]; the whole file is read before anything is done with it.
 pub fn read(path: &Path) -> Result<Vec<FileEvent>, BookFileError> {
-    let unreadable = |reason: String| BookFileError::Unreadable {
-        path: path.to_owned(),
-        reason,
-    };
+    let unreadable = |reason: String| BookFileError::Unreadable { path: path.to_owned(), reason };
     let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
-    let bytes = file
-        .metadata()
-        .map_err(|error| unreadable(error.to_string()))?
-        .len();
+    let bytes = file.metadata().map_err(|error| unreadable(error.to_string()))?.len();
     if bytes > FILE_BYTES_MAX {
-        return Err(unreadable(format!(
-            "{bytes} bytes; at most {FILE_BYTES_MAX} are read"
-        )));
+        return Err(unreadable(format!("{bytes} bytes; at most {FILE_BYTES_MAX} are read")));
     }
     let file = file.take(FILE_BYTES_MAX);
-    let is_csv = path
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let lines = if is_csv {
         csv_lines(csv::Reader::from_reader(file)).map_err(unreadable)?
     } else {
@@ -97,11 +87,7 @@ pub fn read(path: &Path) -> Result<Vec<FileEvent>, BookFileError> {
     if count == 0 {
         Ok(events)
     } else {
-        Err(BookFileError::BadLines {
-            path: path.to_owned(),
-            count,
-            faults,
-        })
+        Err(BookFileError::BadLines { path: path.to_owned(), count, faults })
     }
 }
 
@@ -124,16 +110,10 @@ fn csv_lines(mut reader: csv::Reader<impl std::io::Read>) -> Result<Vec<(u64, St
         let record = record.map_err(|error| error.to_string())?;
         let line = record.position().map_or(0, csv::Position::line);
         if record.as_slice().len() > EVENT_BYTES_MAX {
-            return Err(format!(
-                "line {line} is longer than {EVENT_BYTES_MAX} bytes"
-            ));
+            return Err(format!("line {line} is longer than {EVENT_BYTES_MAX} bytes"));
         }
         let mut fields = Map::new();
-        for (name, cell) in headers
-            .iter()
-            .zip(&record)
-            .filter(|(_, cell)| !cell.is_empty())
-        {
+        for (name, cell) in headers.iter().zip(&record).filter(|(_, cell)| !cell.is_empty()) {
             let value = match cell {
                 "true" | "false" if BOOLEAN_COLUMNS.contains(&name) => Value::Bool(cell == "true"),
                 _ => Value::String(cell.to_owned()),
@@ -176,14 +156,8 @@ b-1,balance.adjusted,9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a,,,,,BTC,,,,-250
             list.iter().map(|event| event.event.clone()).collect()
         };
         assert_eq!(events(&from_csv), events(&from_json));
-        assert_eq!(
-            from_csv.iter().map(|event| event.line).collect::<Vec<_>>(),
-            [2, 3, 4]
-        );
-        assert_eq!(
-            from_json.iter().map(|event| event.line).collect::<Vec<_>>(),
-            [1, 3, 5]
-        );
+        assert_eq!(from_csv.iter().map(|event| event.line).collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!(from_json.iter().map(|event| event.line).collect::<Vec<_>>(), [1, 3, 5]);
     }
 
     #[test]

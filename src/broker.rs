@@ -83,10 +83,7 @@ impl BrokerError {
     }
 
     pub(crate) fn lost(doing: &str, reason: impl Into<String>) -> Self {
-        Self::Lost {
-            doing: doing.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Lost { doing: doing.to_owned(), reason: reason.into() }
     }
 
     /// Reads an error of the client library about `what`.
@@ -103,15 +100,10 @@ impl BrokerError {
                         };
                     }
                     AMQPSoftError::NOTFOUND => {
-                        return Self::Missing {
-                            what: what.to_owned(),
-                        };
+                        return Self::Missing { what: what.to_owned() };
                     }
                     AMQPSoftError::ACCESSREFUSED => {
-                        return Self::NotAllowed {
-                            doing: doing.to_owned(),
-                            reason,
-                        };
+                        return Self::NotAllowed { doing: doing.to_owned(), reason };
                     }
                     AMQPSoftError::CONTENTTOOLARGE
                     | AMQPSoftError::NOCONSUMERS
@@ -133,10 +125,7 @@ async fn within<T>(
     match tokio::time::timeout(limit, call).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(BrokerError::of(&error, doing, doing, "")),
-        Err(_) => Err(BrokerError::lost(
-            doing,
-            format!("no answer within {limit:?}"),
-        )),
+        Err(_) => Err(BrokerError::lost(doing, format!("no answer within {limit:?}"))),
     }
 }
 
@@ -147,31 +136,20 @@ async fn within<T>(
 pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection, BrokerError> {
     let mut uri: AMQPUri = config.url.expose().parse().map_err(BrokerError::BadUrl)?;
     if let Some(file) = &config.password_file {
-        crate::secret_file::read(file)?
-            .as_str()
-            .clone_into(&mut uri.authority.userinfo.password);
+        crate::secret_file::read(file)?.as_str().clone_into(&mut uri.authority.userinfo.password);
     }
     uri.query.heartbeat = Some(config.heartbeat_s);
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let properties = ConnectionProperties::default()
         .with_connection_name(format!("settled {purpose} (process {})", std::process::id()).into());
     let limit = Duration::from_millis(config.connect_timeout_ms);
-    within(
-        limit,
-        "connecting to the broker",
-        Connection::connect_uri(uri, properties),
-    )
-    .await
+    within(limit, "connecting to the broker", Connection::connect_uri(uri, properties)).await
 }
 
 /// Ends a connection politely, but does not wait long for it.
 pub async fn close(connection: &Connection, limit: Duration) {
-    if let Err(error) = within(
-        limit,
-        "closing the connection",
-        connection.close(REPLY_SUCCESS, "OK".into()),
-    )
-    .await
+    if let Err(error) =
+        within(limit, "closing the connection", connection.close(REPLY_SUCCESS, "OK".into())).await
     {
         tracing::debug!(%error, "a connection to the broker did not close politely");
     }

@@ -24,13 +24,7 @@ use crate::config::Config;
 pub struct Cli {
     /// The configuration file. Without it, settled.toml is read if it exists, and the environment:
     /// `SETTLED__SECTION__KEY` overrides `section.key`.
-    #[arg(
-        long,
-        short,
-        global = true,
-        env = "SETTLED_CONFIG",
-        value_name = "FILE"
-    )]
+    #[arg(long, short, global = true, env = "SETTLED_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -68,6 +62,8 @@ enum Command {
 /// # Errors
 /// What went wrong, for whoever typed it.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    // Whatever a command makes is its owner's only: database, lock, socket.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let load = || Config::load(cli.config.as_deref());
     match cli.command {
         Command::Run => run::run(load()?).await,
@@ -77,8 +73,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Jobs(command) => jobs::run(&load()?, command).await,
         Command::Book(command) => book::run(&load()?, command).await,
         Command::Key(command) => key::run(load, command),
-        Command::Health => crate::web::probe(load()?.http.listen)
-            .await
-            .map_err(|reason| anyhow::anyhow!(reason)),
+        Command::Health => {
+            crate::web::probe(load()?.http.listen).await.map_err(|reason| anyhow::anyhow!(reason))
+        }
     }
 }

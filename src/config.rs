@@ -4,6 +4,8 @@
 //! environment. Secrets are named by file; the broker's URL may hold a password and is never shown
 //! with it. Durations and sizes carry their unit in the key.
 
+mod defaults;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -266,109 +268,6 @@ impl fmt::Debug for BrokerUrl {
     }
 }
 
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::from("settled.db"),
-        }
-    }
-}
-
-impl Default for BrokerConfig {
-    fn default() -> Self {
-        Self {
-            url: BrokerUrl("amqp://127.0.0.1:5672/%2f".to_owned()),
-            password_file: None,
-            declare: false,
-            jobs_queue: "settled.jobs".to_owned(),
-            outcomes_exchange: "settled.outcomes".to_owned(),
-            dead_letter_exchange: "settled.dead".to_owned(),
-            prefetch: 256,
-            heartbeat_s: 10,
-            connect_timeout_ms: 10_000,
-            call_timeout_ms: 10_000,
-            watchdog_s: 10,
-            reconnect_base_ms: 200,
-            reconnect_max_ms: 5_000,
-        }
-    }
-}
-
-impl Default for OesConfig {
-    fn default() -> Self {
-        Self {
-            base_url: None,
-            enterprise_id: None,
-            access_token_file: None,
-            auth: AuthStyle::Bearer,
-            allow_plain_http: false,
-            connect_timeout_ms: 5_000,
-            request_timeout_ms: 30_000,
-            response_bytes_max: 1_024 * 1_024,
-            in_flight_max: 32,
-            rate_limit: 360,
-            rate_window_s: 60,
-            rate_burst: 60,
-        }
-    }
-}
-
-impl Default for DecideConfig {
-    fn default() -> Self {
-        Self {
-            unknown_connection_grace_s: 60,
-        }
-    }
-}
-
-impl Default for RetryConfig {
-    fn default() -> Self {
-        Self {
-            base_ms: 500,
-            max_ms: 300_000,
-            attempts_max: 20,
-            age_max_s: 86_400,
-            not_found_attempts_max: 4,
-            absent_reads_max: 8,
-            approval_read_every_s: 30,
-            slow_read_every_s: 900,
-        }
-    }
-}
-
-impl Default for WriterConfig {
-    fn default() -> Self {
-        Self {
-            batch_max: 256,
-            queue_len_max: 1_024,
-            lazy_ms: 250,
-        }
-    }
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9_464)),
-        }
-    }
-}
-
-impl Default for ShutdownConfig {
-    fn default() -> Self {
-        Self { grace_s: 20 }
-    }
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            filter: "info".to_owned(),
-        }
-    }
-}
-
 impl Config {
     /// Reads the file, if one is named or the default one exists, and the environment over it.
     ///
@@ -391,9 +290,7 @@ impl Config {
             Some(file) if !file.exists() => return Err(ConfigError::Missing(file.to_owned())),
             Some(file) => {
                 builder = builder.add_source(
-                    config::File::from(file)
-                        .format(config::FileFormat::Toml)
-                        .required(true),
+                    config::File::from(file).format(config::FileFormat::Toml).required(true),
                 );
             }
             None => {
@@ -440,10 +337,7 @@ impl Config {
         positive("oes.rate_burst", self.oes.rate_burst.into());
         positive("retry.base_ms", self.retry.base_ms);
         positive("retry.attempts_max", self.retry.attempts_max.into());
-        positive(
-            "retry.approval_read_every_s",
-            self.retry.approval_read_every_s,
-        );
+        positive("retry.approval_read_every_s", self.retry.approval_read_every_s);
         positive("retry.slow_read_every_s", self.retry.slow_read_every_s);
         positive("writer.batch_max", wide(self.writer.batch_max));
         positive("writer.queue_len_max", wide(self.writer.queue_len_max));
@@ -464,21 +358,14 @@ impl Config {
         for (key, name) in [
             ("broker.jobs_queue", &self.broker.jobs_queue),
             ("broker.outcomes_exchange", &self.broker.outcomes_exchange),
-            (
-                "broker.dead_letter_exchange",
-                &self.broker.dead_letter_exchange,
-            ),
+            ("broker.dead_letter_exchange", &self.broker.dead_letter_exchange),
         ] {
             // `.dead` is appended to a queue's name, and AMQP names have at most 255 bytes.
             if name.is_empty() || name.len() > 250 {
                 problems.push(format!("{key} must have 1 to 250 bytes"));
             }
         }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError::Unusable(problems))
-        }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unusable(problems)) }
     }
 }
 
@@ -529,9 +416,8 @@ mod tests {
     use super::*;
 
     fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let environment = environment
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let environment =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let nothing = tempfile::NamedTempFile::new().unwrap();
         Config::load_with(Some(nothing.path()), Some(environment.collect()))
     }
@@ -565,30 +451,20 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_with_all_its_reasons() {
-        let error = load(&[
-            ("SETTLED__BROKER__PREFETCH", "0"),
-            ("SETTLED__OES__RATE_BURST", "360"),
-        ])
-        .unwrap_err()
-        .to_string();
-        assert!(
-            error.contains("broker.prefetch") && error.contains("oes.rate_burst"),
-            "{error}"
-        );
+        let error =
+            load(&[("SETTLED__BROKER__PREFETCH", "0"), ("SETTLED__OES__RATE_BURST", "360")])
+                .unwrap_err()
+                .to_string();
+        assert!(error.contains("broker.prefetch") && error.contains("oes.rate_burst"), "{error}");
     }
 
     #[test]
     fn the_broker_s_password_is_never_shown() {
-        let config = load(&[(
-            "SETTLED__BROKER__URL",
-            "amqps://user:p@ss:w0rd@broker.example:5671/live",
-        )])
-        .unwrap();
+        let config =
+            load(&[("SETTLED__BROKER__URL", "amqps://user:p@ss:w0rd@broker.example:5671/live")])
+                .unwrap();
         let shown = format!("{config:?} {}", config.broker.url);
-        assert!(
-            !shown.contains("w0rd") && !shown.contains("user"),
-            "{shown}"
-        );
+        assert!(!shown.contains("w0rd") && !shown.contains("user"), "{shown}");
         assert!(shown.contains("amqps://broker.example:5671/live"));
     }
 }

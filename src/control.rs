@@ -111,9 +111,7 @@ impl Control {
             .route("/readyz", get(readyz))
             .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
             .with_state(self);
-        axum::serve(listener, router)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
+        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
 
@@ -130,26 +128,16 @@ async fn book_events(State(control): State<Control>, body: String) -> Response {
     if request.events.len() > BOOK_EVENTS_MAX {
         return fault(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!(
-                "{} events; at most {BOOK_EVENTS_MAX} go together",
-                request.events.len()
-            ),
+            format!("{} events; at most {BOOK_EVENTS_MAX} go together", request.events.len()),
         );
     }
-    let events: Result<Vec<BookEvent>, _> = request
-        .events
-        .iter()
-        .map(|raw| BookEvent::parse(raw.get()))
-        .collect();
+    let events: Result<Vec<BookEvent>, _> =
+        request.events.iter().map(|raw| BookEvent::parse(raw.get())).collect();
     let events = match events {
         Ok(events) => events,
         Err(error) => return fault(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    match control
-        .writer
-        .apply_book_events(events, request.source)
-        .await
-    {
+    match control.writer.apply_book_events(events, request.source).await {
         Ok(Ok(outcomes)) => Json(BookAnswer { outcomes }).into_response(),
         Ok(Err(reason)) => fault(StatusCode::UNPROCESSABLE_ENTITY, reason),
         Err(gone) => fault(StatusCode::SERVICE_UNAVAILABLE, gone.to_string()),
@@ -179,10 +167,7 @@ impl ControlClient {
                 socket: socket.to_owned(),
                 reason: error.to_string(),
             })?;
-        Ok(Self {
-            socket: socket.to_owned(),
-            http,
-        })
+        Ok(Self { socket: socket.to_owned(), http })
     }
 
     /// Has the daemon take facts into its book; they are committed together.
@@ -200,14 +185,10 @@ impl ControlClient {
             .map(|event| RawValue::from_string(event.clone()))
             .collect::<Result<_, _>>()
             .map_err(refused)?;
-        let body = serde_json::to_string(&BookRequest {
-            source: source.to_owned(),
-            events: raw,
-        })
-        .map_err(refused)?;
-        let answer: BookAnswer = self
-            .exchange(self.http.post("http://settled/v1/book/events").body(body))
-            .await?;
+        let body = serde_json::to_string(&BookRequest { source: source.to_owned(), events: raw })
+            .map_err(refused)?;
+        let answer: BookAnswer =
+            self.exchange(self.http.post("http://settled/v1/book/events").body(body)).await?;
         Ok(answer.outcomes)
     }
 

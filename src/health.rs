@@ -69,15 +69,7 @@ pub struct Part {
 
 impl Part {
     fn new(name: &'static str, ready: bool, otherwise: &str) -> Self {
-        Self {
-            name,
-            ready,
-            detail: if ready {
-                "ok".to_owned()
-            } else {
-                otherwise.to_owned()
-            },
-        }
+        Self { name, ready, detail: if ready { "ok".to_owned() } else { otherwise.to_owned() } }
     }
 }
 
@@ -113,10 +105,7 @@ impl Checks {
             Part::new(
                 "book",
                 book.is_ok(),
-                &book
-                    .err()
-                    .map(|error| error.to_string())
-                    .unwrap_or_default(),
+                &book.err().map(|error| error.to_string()).unwrap_or_default(),
             ),
             Part::new("writer", self.health.is_alive(), "the writer has ended"),
             Part::new(
@@ -136,19 +125,12 @@ impl Checks {
             ),
             self.sender(),
         ];
-        Readiness {
-            ready: parts.iter().all(|part| part.ready),
-            parts,
-        }
+        Readiness { ready: parts.iter().all(|part| part.ready), parts }
     }
 
     fn sender(&self) -> Part {
         let Some(budget) = &self.budget else {
-            return Part::new(
-                "sender",
-                false,
-                "nothing is sent, because nothing may be signed",
-            );
+            return Part::new("sender", false, "nothing is sent, because nothing may be signed");
         };
         match budget.permission() {
             Permission::Open => Part::new("sender", true, ""),
@@ -161,10 +143,7 @@ impl Checks {
             Permission::Stopped(cause, trial_at) => Part::new(
                 "sender",
                 false,
-                &format!(
-                    "stopped: {}; the next trial is at {trial_at}",
-                    cause.as_str()
-                ),
+                &format!("stopped: {}; the next trial is at {trial_at}", cause.as_str()),
             ),
         }
     }

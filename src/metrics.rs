@@ -99,7 +99,7 @@ pub struct Metrics {
     attempts: Family<ResultLabels, Counter>,
     update_duration: Histogram,
     published: Family<KindLabels, Counter>,
-    unroutable: Counter,
+    publish_refused: Counter,
     batch_commands: Histogram,
     commit_duration: Histogram,
     broker_connected: Family<KindLabels, Gauge>,
@@ -139,7 +139,7 @@ impl Metrics {
             attempts: Family::default(),
             update_duration: seconds(),
             published: Family::default(),
-            unroutable: Counter::default(),
+            publish_refused: Counter::default(),
             batch_commands: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_duration: seconds(),
             broker_connected: Family::default(),
@@ -158,97 +158,55 @@ impl Metrics {
 
     fn register(&self) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let r = &mut *registry;
-        r.register(
-            "build",
-            "The program that runs",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
-        r.register(
-            "messages",
-            "Deliveries from the jobs queue, by what became of them",
-            self.messages.clone(),
-        );
-        r.register(
-            "messages_refused",
-            "Deliveries that were quarantined, by kind of fault",
-            self.refused.clone(),
-        );
-        r.register(
-            "decisions",
-            "Decisions, by type, outcome and reason",
-            self.decisions.clone(),
-        );
-        r.register(
-            "attempts",
-            "Updates sent to OES, by what the answer meant",
-            self.attempts.clone(),
-        );
-        r.register_with_unit(
-            "oes_update_duration",
-            "From sending an update to its answer",
-            Unit::Seconds,
-            self.update_duration.clone(),
-        );
-        r.register(
-            "published",
-            "Messages that the broker confirmed, by kind",
-            self.published.clone(),
-        );
-        r.register(
-            "outcomes_unroutable",
-            "Outcomes that no queue is bound for; they are tried again",
-            self.unroutable.clone(),
-        );
-        r.register(
-            "writer_batch_commands",
-            "Commands that shared a commit",
-            self.batch_commands.clone(),
-        );
-        r.register_with_unit(
-            "writer_commit_duration",
-            "From the first row of a batch to its commit",
-            Unit::Seconds,
-            self.commit_duration.clone(),
-        );
-        r.register(
-            "broker_connected",
-            "Whether the connection to the broker is up, by its use",
-            self.broker_connected.clone(),
-        );
-        r.register("jobs", "Jobs, by state and type", self.jobs.clone());
-        r.register_with_unit(
-            "oldest_job_age",
-            "Age of the oldest open job, by state",
-            Unit::Seconds,
-            self.oldest_age.clone(),
-        );
-        r.register(
-            "released_unconfirmed_jobs",
-            "Released records that OES has not confirmed: their funds are stuck",
-            self.released_unconfirmed.clone(),
-        );
-        r.register_with_unit(
+        self.register_counts(&mut registry);
+        self.register_gauges(&mut registry);
+    }
+
+    fn register_counts(&self, registry: &mut Registry) {
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program that runs", version);
+        let help = "Deliveries from the jobs queue, by what became of them";
+        registry.register("messages", help, self.messages.clone());
+        let help = "Deliveries that were quarantined, by kind of fault";
+        registry.register("messages_refused", help, self.refused.clone());
+        let help = "Decisions, by type, outcome and reason";
+        registry.register("decisions", help, self.decisions.clone());
+        let help = "Updates sent to OES, by what the answer meant";
+        registry.register("attempts", help, self.attempts.clone());
+        let help = "From sending an update to its answer";
+        let metric = self.update_duration.clone();
+        registry.register_with_unit("oes_update_duration", help, Unit::Seconds, metric);
+        let help = "Messages that the broker confirmed, by kind";
+        registry.register("published", help, self.published.clone());
+        let help = "Messages that the broker did not take; they are tried again";
+        registry.register("publish_refused", help, self.publish_refused.clone());
+        let help = "Commands that shared a commit";
+        registry.register("writer_batch_commands", help, self.batch_commands.clone());
+        let help = "From the first row of a batch to its commit";
+        let metric = self.commit_duration.clone();
+        registry.register_with_unit("writer_commit_duration", help, Unit::Seconds, metric);
+    }
+
+    fn register_gauges(&self, registry: &mut Registry) {
+        let help = "Whether the connection to the broker is up, by its use";
+        registry.register("broker_connected", help, self.broker_connected.clone());
+        registry.register("jobs", "Jobs, by state and type", self.jobs.clone());
+        let help = "Age of the oldest open job, by state";
+        registry.register_with_unit("oldest_job_age", help, Unit::Seconds, self.oldest_age.clone());
+        let help = "Released records that OES has not confirmed: their clients' funds are stuck";
+        registry.register("released_unconfirmed_jobs", help, self.released_unconfirmed.clone());
+        registry.register_with_unit(
             "released_unconfirmed_oldest_age",
             "Age of the oldest of them",
             Unit::Seconds,
             self.released_unconfirmed_age.clone(),
         );
-        r.register(
-            "outbox_waiting",
-            "Messages that wait to be published",
-            self.outbox_waiting.clone(),
-        );
-        r.register(
-            "quarantined_messages",
-            "Different bad messages in quarantine",
-            self.quarantined.clone(),
-        );
-        r.register(
-            "sender_stopped",
-            "Whether nothing is sent to OES, by cause",
-            self.sender_stopped.clone(),
-        );
+        let help = "Messages that wait to be published";
+        registry.register("outbox_waiting", help, self.outbox_waiting.clone());
+        let help = "Different bad messages in quarantine";
+        registry.register("quarantined_messages", help, self.quarantined.clone());
+        let help = "Whether nothing is sent to OES, by cause";
+        registry.register("sender_stopped", help, self.sender_stopped.clone());
     }
 
     fn touch_known_labels(&self) {
@@ -256,21 +214,13 @@ impl Metrics {
             drop(self.messages.get_or_create(&ResultLabels { result }));
         }
         for code in RefusalCode::ALL {
-            drop(self.refused.get_or_create(&CodeLabels {
-                code: code.as_str(),
-            }));
+            drop(self.refused.get_or_create(&CodeLabels { code: code.as_str() }));
         }
-        let verdicts = [
-            Verdict::Accepted,
-            Verdict::ApprovalPending,
-            Verdict::TurnedAway,
-        ]
-        .into_iter()
-        .chain(Doubt::ALL.into_iter().map(Verdict::Doubtful));
+        let verdicts = [Verdict::Accepted, Verdict::ApprovalPending, Verdict::TurnedAway]
+            .into_iter()
+            .chain(Doubt::ALL.into_iter().map(Verdict::Doubtful));
         for verdict in verdicts {
-            drop(self.attempts.get_or_create(&ResultLabels {
-                result: verdict.as_str(),
-            }));
+            drop(self.attempts.get_or_create(&ResultLabels { result: verdict.as_str() }));
         }
         for kind in ["outcome", "dead_letter"] {
             drop(self.published.get_or_create(&KindLabels { kind }));
@@ -293,11 +243,7 @@ impl Metrics {
     /// A delivery that was quarantined.
     pub fn refused(&self, code: RefusalCode) {
         self.message("refused");
-        self.refused
-            .get_or_create(&CodeLabels {
-                code: code.as_str(),
-            })
-            .inc();
+        self.refused.get_or_create(&CodeLabels { code: code.as_str() }).inc();
     }
 
     /// A decision.
@@ -313,11 +259,7 @@ impl Metrics {
 
     /// An update that was sent.
     pub fn attempt(&self, verdict: Verdict, took: Duration) {
-        self.attempts
-            .get_or_create(&ResultLabels {
-                result: verdict.as_str(),
-            })
-            .inc();
+        self.attempts.get_or_create(&ResultLabels { result: verdict.as_str() }).inc();
         self.update_duration.observe(took.as_secs_f64());
     }
 
@@ -326,15 +268,14 @@ impl Metrics {
         self.published.get_or_create(&KindLabels { kind }).inc();
     }
 
-    /// A message that no queue is bound for.
-    pub fn unroutable(&self) {
-        self.unroutable.inc();
+    /// A message that the broker did not take.
+    pub fn publish_refused(&self) {
+        self.publish_refused.inc();
     }
 
     /// A batch that was committed.
     pub fn committed(&self, commands: usize, took: Duration) {
-        self.batch_commands
-            .observe(f64::from(u32::try_from(commands).unwrap_or(u32::MAX)));
+        self.batch_commands.observe(f64::from(u32::try_from(commands).unwrap_or(u32::MAX)));
         self.commit_duration.observe(took.as_secs_f64());
     }
 
@@ -345,21 +286,14 @@ impl Metrics {
     pub fn encode(&self, snapshot: &Snapshot, now: TimestampMs) -> Result<String, std::fmt::Error> {
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         for (state, job_type, jobs) in &snapshot.jobs {
-            let labels = StateLabels {
-                state: state.clone(),
-                r#type: job_type.as_str(),
-            };
+            let labels = StateLabels { state: state.clone(), r#type: job_type.as_str() };
             self.jobs.get_or_create(&labels).set(gauge(*jobs));
         }
         for state in State::NAMES {
             let oldest = snapshot.oldest.iter().find(|(name, _)| name == state);
             let age = oldest.map_or(Duration::ZERO, |(_, since)| now.since(*since));
-            let labels = StateOnly {
-                state: state.to_owned(),
-            };
-            self.oldest_age
-                .get_or_create(&labels)
-                .set(age.as_secs_f64());
+            let labels = StateOnly { state: state.to_owned() };
+            self.oldest_age.get_or_create(&labels).set(age.as_secs_f64());
         }
         let (jobs, oldest) = snapshot.released_unconfirmed;
         self.released_unconfirmed.set(gauge(jobs));
@@ -367,25 +301,17 @@ impl Metrics {
         self.released_unconfirmed_age.set(age.as_secs_f64());
         self.outbox_waiting.set(gauge(snapshot.outbox_waiting));
         self.quarantined.set(gauge(snapshot.quarantined));
-        for (kind, connected) in [
-            ("consumer", snapshot.consumer_connected),
-            ("publisher", snapshot.publisher_connected),
-        ] {
-            self.broker_connected
-                .get_or_create(&KindLabels { kind })
-                .set(i64::from(connected));
+        for (kind, connected) in
+            [("consumer", snapshot.consumer_connected), ("publisher", snapshot.publisher_connected)]
+        {
+            self.broker_connected.get_or_create(&KindLabels { kind }).set(i64::from(connected));
         }
         for cause in STOP_CAUSES {
             let stopped = snapshot.sender_stopped == Some(cause);
-            self.sender_stopped
-                .get_or_create(&CauseLabels { cause })
-                .set(i64::from(stopped));
+            self.sender_stopped.get_or_create(&CauseLabels { cause }).set(i64::from(stopped));
         }
         let mut text = String::new();
-        encode(
-            &mut text,
-            &self.registry.lock().unwrap_or_else(PoisonError::into_inner),
-        )?;
+        encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(text)
     }
 }
@@ -402,9 +328,7 @@ mod tests {
             released_unconfirmed: (2, Some(TimestampMs::from_millis(1_000))),
             ..Snapshot::default()
         };
-        let text = metrics
-            .encode(&snapshot, TimestampMs::from_millis(61_000))
-            .unwrap();
+        let text = metrics.encode(&snapshot, TimestampMs::from_millis(61_000)).unwrap();
         for line in [
             "settled_attempts_total{result=\"accepted\"} 1",
             "settled_attempts_total{result=\"no_reply\"} 0",

@@ -89,9 +89,7 @@ pub struct OesClient {
 
 impl fmt::Debug for OesClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OesClient")
-            .field("base", &self.base.as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("OesClient").field("base", &self.base.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -101,14 +99,9 @@ impl OesClient {
     /// # Errors
     /// [`OesSetupError`], which names the key.
     pub fn new(config: &OesConfig, clock: Arc<dyn Clock>) -> Result<Self, OesSetupError> {
-        let base_url = config
-            .base_url
-            .as_deref()
-            .ok_or(OesSetupError::NotSet("oes.base_url"))?;
-        let enterprise = config
-            .enterprise_id
-            .as_deref()
-            .ok_or(OesSetupError::NotSet("oes.enterprise_id"))?;
+        let base_url = config.base_url.as_deref().ok_or(OesSetupError::NotSet("oes.base_url"))?;
+        let enterprise =
+            config.enterprise_id.as_deref().ok_or(OesSetupError::NotSet("oes.enterprise_id"))?;
         let token_file = config
             .access_token_file
             .as_deref()
@@ -183,10 +176,7 @@ impl OesClient {
                 .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
                 .body(body);
         }
-        let response = request
-            .send()
-            .await
-            .map_err(|error| NoAnswer(describe(&error)))?;
+        let response = request.send().await.map_err(|error| NoAnswer(describe(&error)))?;
         Ok(self.receive(response, &path).await)
     }
 
@@ -200,12 +190,7 @@ impl OesClient {
             .read_body(response)
             .await
             .filter(|body| proof.is_right(self.auth, &self.token, path, status.as_u16(), body));
-        Answer {
-            status: status.as_u16(),
-            request_id,
-            body,
-            retry_at,
-        }
+        Answer { status: status.as_u16(), request_id, body, retry_at }
     }
 
     /// The whole body, or `None` if it is cut off or larger than the limit.
@@ -252,17 +237,14 @@ fn partner_base(
     if enterprise.is_empty() {
         return Err(OesSetupError::NotSet("oes.enterprise_id"));
     }
-    url.path_segments_mut()
-        .map_err(|()| bad("it has no path"))?
-        .pop_if_empty()
-        .extend([
-            "api",
-            "network",
-            "v1",
-            "enterprises",
-            enterprise,
-            "partners",
-        ]);
+    url.path_segments_mut().map_err(|()| bad("it has no path"))?.pop_if_empty().extend([
+        "api",
+        "network",
+        "v1",
+        "enterprises",
+        enterprise,
+        "partners",
+    ]);
     Ok(url)
 }
 
@@ -294,9 +276,7 @@ fn retry_at(headers: &HeaderMap, now: TimestampMs) -> Option<TimestampMs> {
     }
     let date = httpdate::parse_http_date(text).ok()?;
     let since_epoch = date.duration_since(std::time::UNIX_EPOCH).ok()?;
-    i64::try_from(since_epoch.as_millis())
-        .ok()
-        .map(TimestampMs::from_millis)
+    i64::try_from(since_epoch.as_millis()).ok().map(TimestampMs::from_millis)
 }
 
 /// What a failed request is about, without its URL: a reader wants the cause.
@@ -336,22 +316,12 @@ mod tests {
 
     #[test]
     fn a_token_never_goes_in_the_clear_to_another_machine() {
-        for local in [
-            "http://127.0.0.1:8080",
-            "http://localhost",
-            "http://[::1]:1",
-        ] {
+        for local in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:1"] {
             assert!(partner_base(local, "e", false).is_ok(), "{local}");
         }
         assert!(partner_base("http://10.0.0.1", "e", false).is_err());
         assert!(partner_base("http://10.0.0.1", "e", true).is_ok());
-        for bad in [
-            "ftp://x",
-            "app.bitgo.com",
-            "https://u:p@x",
-            "https://x?y=1",
-            "",
-        ] {
+        for bad in ["ftp://x", "app.bitgo.com", "https://u:p@x", "https://x?y=1", ""] {
             assert!(partner_base(bad, "e", true).is_err(), "{bad}");
         }
     }
@@ -362,10 +332,7 @@ mod tests {
         let headers = |value: &'static str| {
             HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))])
         };
-        assert_eq!(
-            retry_at(&headers("3"), now),
-            Some(TimestampMs::from_millis(1_003_000))
-        );
+        assert_eq!(retry_at(&headers("3"), now), Some(TimestampMs::from_millis(1_003_000)));
         assert_eq!(
             retry_at(&headers("Thu, 01 Jan 1970 00:00:07 GMT"), now),
             Some(TimestampMs::from_millis(7_000))

@@ -4,10 +4,19 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    domain::{amount::Amount, ids::RecordId, job::JobTerms, time::TimestampMs},
+    domain::{
+        decision::Outcome,
+        ids::RecordId,
+        job::{Job, JobTerms},
+        state::State,
+        time::TimestampMs,
+    },
     store::{
         Readers, StoreError,
-        query::{AttemptLine, JobHistory, OldestJob, ReleasedUnconfirmed, StateCount},
+        query::{
+            AttemptLine, DecisionLine, JobHistory, NoteLine, OldestJob, OutboxLine,
+            ReleasedUnconfirmed, StateCount, TransferLine,
+        },
     },
 };
 
@@ -97,73 +106,15 @@ fn view(history: JobHistory) -> JobView {
     let mut timeline = vec![Happening {
         at_ms: job.received_at,
         what: "received",
-        summary: format!(
-            "{} of {}",
-            job.terms.job_type,
-            Amount::clone(&job.terms.amount)
-        ),
+        summary: format!("{} of {}", job.terms.job_type, job.terms.amount),
         detail: json!({"contentSha256": job.content_hash.to_string()}),
     }];
-    timeline.extend(history.decision.as_ref().map(|decision| Happening {
-        at_ms: decision.decided_at_ms,
-        what: "decided",
-        summary: match &decision.reject_reason {
-            Some(reason) => format!("{}: {reason}", decision.outcome),
-            None => decision.outcome.clone(),
-        },
-        detail: json!(decision),
-    }));
-    for transfer in &history.transfers {
-        timeline.push(Happening {
-            at_ms: transfer.booked_at_ms,
-            what: "booked",
-            summary: format!(
-                "{} {} → {} ({})",
-                transfer.quantity, transfer.debit, transfer.credit, transfer.phase
-            ),
-            detail: json!(transfer),
-        });
-    }
-    for attempt in &history.attempts {
-        timeline.extend(attempt_happenings(attempt));
-    }
-    for note in &history.notes {
-        timeline.push(Happening {
-            at_ms: note.at_ms,
-            what: if note.kind == "parked" {
-                "parked"
-            } else {
-                "read back"
-            },
-            summary: note_summary(note.detail.get()),
-            detail: json!(note),
-        });
-    }
+    timeline.extend(history.decision.as_ref().map(decision_happening));
+    timeline.extend(history.transfers.iter().map(transfer_happening));
+    timeline.extend(history.attempts.iter().flat_map(attempt_happenings));
+    timeline.extend(history.notes.iter().map(note_happening));
     if let Some(announcement) = &history.announcement {
-        timeline.push(Happening {
-            at_ms: announcement.created_at_ms,
-            what: "final",
-            summary: format!(
-                "{}{}",
-                job.final_outcome
-                    .map_or("", crate::domain::decision::Outcome::as_str),
-                if job.state.name() == "overruled" {
-                    " (overruled by OES)"
-                } else {
-                    ""
-                }
-            ),
-            detail: json!({"state": job.state.to_string()}),
-        });
-        timeline.extend(announcement.published_at_ms.map(|at_ms| Happening {
-            at_ms,
-            what: "announced",
-            summary: format!(
-                "{} as event {}",
-                announcement.routing_key, announcement.event_id
-            ),
-            detail: json!(announcement),
-        }));
+        timeline.extend(end_happenings(job, announcement));
     }
     // Stable: what happened in one commit stays in the order of the steps.
     timeline.sort_by_key(|happening| happening.at_ms);
@@ -177,6 +128,55 @@ fn view(history: JobHistory) -> JobView {
     }
 }
 
+fn decision_happening(decision: &DecisionLine) -> Happening {
+    Happening {
+        at_ms: decision.decided_at_ms,
+        what: "decided",
+        summary: match &decision.reject_reason {
+            Some(reason) => format!("{}: {reason}", decision.outcome),
+            None => decision.outcome.clone(),
+        },
+        detail: json!(decision),
+    }
+}
+
+fn transfer_happening(transfer: &TransferLine) -> Happening {
+    let TransferLine { quantity, debit, credit, phase, .. } = transfer;
+    Happening {
+        at_ms: transfer.booked_at_ms,
+        what: "booked",
+        summary: format!("{quantity} {debit} → {credit} ({phase})"),
+        detail: json!(transfer),
+    }
+}
+
+fn note_happening(note: &NoteLine) -> Happening {
+    Happening {
+        at_ms: note.at_ms,
+        what: if note.kind == "parked" { "parked" } else { "read back" },
+        summary: note_summary(note.detail.get()),
+        detail: json!(note),
+    }
+}
+
+fn end_happenings(job: &Job, announcement: &OutboxLine) -> Vec<Happening> {
+    let outcome = job.final_outcome.map_or("", Outcome::as_str);
+    let overruled = if job.state == State::Overruled { " (overruled by OES)" } else { "" };
+    let mut happenings = vec![Happening {
+        at_ms: announcement.created_at_ms,
+        what: "final",
+        summary: format!("{outcome}{overruled}"),
+        detail: json!({"state": job.state.to_string()}),
+    }];
+    happenings.extend(announcement.published_at_ms.map(|at_ms| Happening {
+        at_ms,
+        what: "announced",
+        summary: format!("{} as event {}", announcement.routing_key, announcement.event_id),
+        detail: json!(announcement),
+    }));
+    happenings
+}
+
 fn attempt_happenings(attempt: &AttemptLine) -> Vec<Happening> {
     let mut happenings = vec![Happening {
         at_ms: attempt.prepared_at_ms,
@@ -188,13 +188,9 @@ fn attempt_happenings(attempt: &AttemptLine) -> Vec<Happening> {
         }),
     }];
     if let (Some(result), Some(at_ms)) = (&attempt.result, attempt.finished_at_ms) {
-        let status = attempt
-            .http_status
-            .map_or_else(String::new, |status| format!(" (status {status})"));
-        let detail = attempt
-            .detail
-            .as_ref()
-            .map_or_else(String::new, |text| format!(": {text}"));
+        let status =
+            attempt.http_status.map_or_else(String::new, |status| format!(" (status {status})"));
+        let detail = attempt.detail.as_ref().map_or_else(String::new, |text| format!(": {text}"));
         happenings.push(Happening {
             at_ms,
             what: "answered",
@@ -214,17 +210,8 @@ fn note_summary(detail: &str) -> String {
     let Ok(Value::Object(fields)) = serde_json::from_str(detail) else {
         return detail.to_owned();
     };
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
-    match (
-        fields.get("found"),
-        fields.get("from"),
-        fields.get("to"),
-        fields.get("reason"),
-    ) {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match (fields.get("found"), fields.get("from"), fields.get("to"), fields.get("reason")) {
         (Some(found), Some(from), Some(to), _) => {
             format!("found {}: {} → {}", text(found), text(from), text(to))
         }

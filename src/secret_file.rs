@@ -102,19 +102,13 @@ pub enum SecretFileError {
 /// [`SecretFileError::NoCredentials`] and [`SecretFileError::BadCredential`].
 fn locate(configured: &Path) -> Result<(PathBuf, bool), SecretFileError> {
     let credentials = env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from);
-    let name = configured
-        .to_str()
-        .and_then(|text| text.strip_prefix(CREDENTIAL_PREFIX));
+    let name = configured.to_str().and_then(|text| text.strip_prefix(CREDENTIAL_PREFIX));
     match (name, credentials) {
         (Some(name), _) if name.is_empty() || name.contains('/') || name.starts_with('.') => {
-            Err(SecretFileError::BadCredential {
-                name: name.to_owned(),
-            })
+            Err(SecretFileError::BadCredential { name: name.to_owned() })
         }
         (Some(name), Some(folder)) => Ok((folder.join(name), true)),
-        (Some(name), None) => Err(SecretFileError::NoCredentials {
-            name: name.to_owned(),
-        }),
+        (Some(name), None) => Err(SecretFileError::NoCredentials { name: name.to_owned() }),
         (None, Some(folder)) => Ok((configured.to_owned(), configured.starts_with(folder))),
         (None, None) => Ok((configured.to_owned(), false)),
     }
@@ -127,26 +121,15 @@ fn locate(configured: &Path) -> Result<(PathBuf, bool), SecretFileError> {
 /// [`SecretFileError`], without a word of the secret.
 pub fn read(configured: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     let (path, is_credential) = locate(configured)?;
-    let io = |source| SecretFileError::Io {
-        path: path.clone(),
-        source,
-    };
+    let io = |source| SecretFileError::Io { path: path.clone(), source };
     let file = File::open(&path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     if !metadata.is_file() {
         return Err(SecretFileError::NotAFile { path });
     }
-    check_access(
-        &path,
-        metadata.uid(),
-        metadata.mode() & PERMISSION_BITS,
-        is_credential,
-    )?;
+    check_access(&path, metadata.uid(), metadata.mode() & PERMISSION_BITS, is_credential)?;
     let mut text = Zeroizing::new(String::new());
-    match file
-        .take(SECRET_BYTES_MAX.saturating_add(1))
-        .read_to_string(&mut text)
-    {
+    match file.take(SECRET_BYTES_MAX.saturating_add(1)).read_to_string(&mut text) {
         Ok(read) if u64::try_from(read).is_ok_and(|read| read > SECRET_BYTES_MAX) => {
             return Err(SecretFileError::TooLarge { path });
         }
@@ -172,22 +155,12 @@ fn check_access(
     let user = rustix::process::geteuid().as_raw();
     // systemd gives credentials to the unit's user with an access list, which shows as the group's
     // bits, in a folder that nobody else can enter; their owner may be root.
-    let (forbidden_bits, owner_is_right) = if is_credential {
-        (0o337, owner == user || owner == 0)
-    } else {
-        (0o177, owner == user)
-    };
+    let (forbidden_bits, owner_is_right) =
+        if is_credential { (0o337, owner == user || owner == 0) } else { (0o177, owner == user) };
     if !owner_is_right {
-        Err(SecretFileError::ForeignOwner {
-            path: path.to_owned(),
-            owner,
-            user,
-        })
+        Err(SecretFileError::ForeignOwner { path: path.to_owned(), owner, user })
     } else if mode & forbidden_bits != 0 {
-        Err(SecretFileError::TooOpen {
-            path: path.to_owned(),
-            mode,
-        })
+        Err(SecretFileError::TooOpen { path: path.to_owned(), mode })
     } else {
         Ok(())
     }
@@ -219,10 +192,7 @@ mod tests {
     fn refuses_what_others_can_read_or_change() {
         for mode in [0o640, 0o604, 0o620, 0o602, 0o700, 0o644, 0o777] {
             let (_folder, path) = file(mode, b"secret");
-            assert!(
-                matches!(read(&path), Err(SecretFileError::TooOpen { .. })),
-                "{mode:o}"
-            );
+            assert!(matches!(read(&path), Err(SecretFileError::TooOpen { .. })), "{mode:o}");
         }
     }
 
@@ -231,26 +201,12 @@ mod tests {
         let (_folder, empty) = file(0o600, b" \n");
         assert!(matches!(read(&empty), Err(SecretFileError::Empty { .. })));
         let (_folder, binary) = file(0o600, b"\xff\xfe");
-        assert!(matches!(
-            read(&binary),
-            Err(SecretFileError::NotText { .. })
-        ));
+        assert!(matches!(read(&binary), Err(SecretFileError::NotText { .. })));
         let (_folder, large) = file(0o600, &vec![b'x'; 20_000]);
-        assert!(matches!(
-            read(&large),
-            Err(SecretFileError::TooLarge { .. })
-        ));
+        assert!(matches!(read(&large), Err(SecretFileError::TooLarge { .. })));
         let (folder, secret) = file(0o644, b"very-secret");
-        assert!(
-            !read(&secret)
-                .unwrap_err()
-                .to_string()
-                .contains("very-secret")
-        );
-        assert!(matches!(
-            read(folder.path()),
-            Err(SecretFileError::NotAFile { .. })
-        ));
+        assert!(!read(&secret).unwrap_err().to_string().contains("very-secret"));
+        assert!(matches!(read(folder.path()), Err(SecretFileError::NotAFile { .. })));
     }
 
     #[test]

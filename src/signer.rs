@@ -77,10 +77,7 @@ impl SigningKey {
             extended_key_bytes(text)?
         };
         let secret = SecretKey::from_secret_bytes(*bytes).map_err(|_| KeyError::OutOfRange)?;
-        Ok(Self {
-            public: secret.public_key(),
-            secret,
-        })
+        Ok(Self { public: secret.public_key(), secret })
     }
 
     /// The compressed public key, hexadecimal.
@@ -92,9 +89,7 @@ impl SigningKey {
     /// The mainnet pay-to-public-key-hash address, by which signed messages are usually checked.
     #[must_use]
     pub fn address(&self) -> String {
-        bs58::encode(self.public_key_hash())
-            .with_check_version(ADDRESS_VERSION)
-            .into_string()
+        bs58::encode(self.public_key_hash()).with_check_version(ADDRESS_VERSION).into_string()
     }
 
     /// The first four bytes of the public key's hash, as BIP 32 identifies keys.
@@ -141,9 +136,7 @@ impl Drop for SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("public_key", &self.public_key())
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("public_key", &self.public_key()).finish_non_exhaustive()
     }
 }
 
@@ -184,11 +177,7 @@ fn digest(payload: &[u8]) -> [u8; 32] {
 
 /// A length as Bitcoin writes it.
 fn compact_size(length: usize) -> Vec<u8> {
-    match (
-        u8::try_from(length),
-        u16::try_from(length),
-        u32::try_from(length),
-    ) {
+    match (u8::try_from(length), u16::try_from(length), u32::try_from(length)) {
         (Ok(short), ..) if short < 0xfd => vec![short],
         (_, Ok(short), _) => [&[0xfd][..], &short.to_le_bytes()].concat(),
         (_, _, Ok(long)) => [&[0xfe][..], &long.to_le_bytes()].concat(),
@@ -203,22 +192,15 @@ fn compact_size(length: usize) -> Vec<u8> {
 /// by none.
 #[must_use]
 pub fn recover(payload: &[u8], signature_hex: &str) -> Option<String> {
-    let is_canonical = signature_hex
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let bytes: [u8; 65] = hex::decode(signature_hex)
-        .ok()?
-        .try_into()
-        .ok()
-        .filter(|_| is_canonical)?;
+    let is_canonical = signature_hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let bytes: [u8; 65] =
+        hex::decode(signature_hex).ok()?.try_into().ok().filter(|_| is_canonical)?;
     let (header, compact) = bytes.split_first()?;
     let recovery_id = header.checked_sub(HEADER_BASE).filter(|id| *id < 4)?;
     let signature =
         RecoverableSignature::from_compact(compact, RecoveryId::from_u8_masked(recovery_id))
             .ok()?;
-    let public = signature
-        .recover_ecdsa(Message::from_digest(digest(payload)))
-        .ok()?;
+    let public = signature.recover_ecdsa(Message::from_digest(digest(payload))).ok()?;
     Some(hex::encode(public.serialize()))
 }
 
@@ -229,9 +211,7 @@ mod tests {
     const XPRV: &str = "xprv9s21ZrQH143K3X5CyVygwsC12UHhWEQW63TGSMkKN4f21ok4G5MKKkf7684zjBjGtCYTz8kEHPaSAfbDanAngnY99yGp2pxHeacKJ1L8kwg";
 
     fn refused(text: &str) -> KeyError {
-        SigningKey::from_text(text)
-            .map(|key| key.public_key())
-            .unwrap_err()
+        SigningKey::from_text(text).map(|key| key.public_key()).unwrap_err()
     }
 
     #[test]
@@ -264,12 +244,7 @@ mod tests {
                 "zprv",
             ),
         ] {
-            assert_eq!(
-                refused(text),
-                KeyError::WrongPrefix {
-                    prefix: prefix.to_owned()
-                }
-            );
+            assert_eq!(refused(text), KeyError::WrongPrefix { prefix: prefix.to_owned() });
         }
         for (text, error) in [
             // Private key 0, private key n, a public key under a private version, wrong checksum,
@@ -303,13 +278,9 @@ mod tests {
         }
         let cut = &XPRV[..XPRV.len() - 1];
         assert_eq!(refused(cut), KeyError::Damaged);
-        for other in [
-            "",
-            "hello",
-            &"0".repeat(63),
-            &"0".repeat(65),
-            "-----BEGIN EC PRIVATE KEY-----",
-        ] {
+        for other in
+            ["", "hello", &"0".repeat(63), &"0".repeat(65), "-----BEGIN EC PRIVATE KEY-----"]
+        {
             assert_eq!(refused(other), KeyError::UnknownForm, "{other}");
         }
         assert_eq!(refused(&"0".repeat(64)), KeyError::OutOfRange);
@@ -328,20 +299,9 @@ mod tests {
     fn recovers_the_signer_and_nothing_from_a_changed_payload() {
         let key = SigningKey::from_text(XPRV).unwrap();
         let signature = key.sign(b"payload").unwrap();
-        assert_eq!(
-            recover(b"payload", signature.as_str()),
-            Some(key.public_key())
-        );
-        assert_ne!(
-            recover(b"payloae", signature.as_str()),
-            Some(key.public_key())
-        );
-        for bad in [
-            "",
-            "00",
-            &"zz".repeat(65),
-            &signature.as_str().to_uppercase(),
-        ] {
+        assert_eq!(recover(b"payload", signature.as_str()), Some(key.public_key()));
+        assert_ne!(recover(b"payloae", signature.as_str()), Some(key.public_key()));
+        for bad in ["", "00", &"zz".repeat(65), &signature.as_str().to_uppercase()] {
             assert_eq!(recover(b"payload", bad), None, "{bad}");
         }
     }

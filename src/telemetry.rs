@@ -20,12 +20,21 @@ pub enum TelemetryError {
     Twice(String),
 }
 
+/// The broker's client library logs whole messages when the broker returns them. What it has to say
+/// reaches us as errors, which are logged where they are handled.
+const QUIET: &str = "lapin";
+
 /// Sends logs to standard error, so that standard output stays for answers.
 ///
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&config.filter).map_err(|error| TelemetryError::BadFilter {
+    let directives = if config.filter.contains(QUIET) {
+        config.filter.clone()
+    } else {
+        format!("{},{QUIET}=off", config.filter)
+    };
+    let filter = EnvFilter::try_new(directives).map_err(|error| TelemetryError::BadFilter {
         filter: config.filter.clone(),
         reason: error.to_string(),
     })?;
@@ -34,20 +43,11 @@ pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
         LogFormat::Text => {
             let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
             registry
-                .with(
-                    fmt::layer()
-                        .with_writer(std::io::stderr)
-                        .with_ansi(is_terminal),
-                )
+                .with(fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal))
                 .try_init()
         }
         LogFormat::Json => registry
-            .with(
-                fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_writer(std::io::stderr),
-            )
+            .with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .try_init(),
     };
     started.map_err(|error| TelemetryError::Twice(error.to_string()))

@@ -59,9 +59,7 @@ impl Web {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), std::io::Error> {
-        axum::serve(listener, self.router())
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
+        axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
@@ -85,10 +83,7 @@ impl Web {
             quarantined: readers.quarantined_count().await?,
             sender_stopped: self.checks.sender_stopped(),
             consumer_connected: self.checks.health.is_broker_connected(BrokerSide::Consumer),
-            publisher_connected: self
-                .checks
-                .health
-                .is_broker_connected(BrokerSide::Publisher),
+            publisher_connected: self.checks.health.is_broker_connected(BrokerSide::Publisher),
         })
     }
 }
@@ -103,20 +98,15 @@ async fn healthz(State(web): State<Web>) -> Response {
 
 async fn readyz(State(web): State<Web>) -> Response {
     let readiness = web.checks.readiness().await;
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
 async fn metrics(State(web): State<Web>) -> Response {
     let text = match web.snapshot().await {
-        Ok(snapshot) => web
-            .metrics
-            .encode(&snapshot, web.checks.clock.now())
-            .map_err(|error| error.to_string()),
+        Ok(snapshot) => {
+            web.metrics.encode(&snapshot, web.checks.clock.now()).map_err(|error| error.to_string())
+        }
         Err(error) => Err(error.to_string()),
     };
     match text {

@@ -70,10 +70,7 @@ impl WriterHandle {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, WriterGone> {
         let (answer, answered) = oneshot::channel();
-        self.commands
-            .send(command(answer))
-            .await
-            .map_err(|_| WriterGone)?;
+        self.commands.send(command(answer)).await.map_err(|_| WriterGone)?;
         answered.await.map_err(|_| WriterGone)
     }
 
@@ -85,11 +82,7 @@ impl WriterHandle {
     pub async fn record(&self, intake: Intake) -> Result<oneshot::Receiver<Recording>, WriterGone> {
         let (answer, answered) = oneshot::channel();
         self.commands
-            .send(Command::Record {
-                intake: Box::new(intake),
-                record_only: false,
-                answer,
-            })
+            .send(Command::Record { intake: Box::new(intake), record_only: false, answer })
             .await
             .map_err(|_| WriterGone)?;
         Ok(answered)
@@ -105,10 +98,7 @@ impl WriterHandle {
     ) -> Result<oneshot::Receiver<()>, WriterGone> {
         let (answer, answered) = oneshot::channel();
         self.commands
-            .send(Command::Quarantine {
-                message: Box::new(message),
-                answer,
-            })
+            .send(Command::Quarantine { message: Box::new(message), answer })
             .await
             .map_err(|_| WriterGone)?;
         Ok(answered)
@@ -119,8 +109,7 @@ impl WriterHandle {
     /// # Errors
     /// [`WriterGone`].
     pub async fn decide_due(&self, limit: usize) -> Result<(), WriterGone> {
-        self.ask(|answer| Command::DecideDue { limit, answer })
-            .await
+        self.ask(|answer| Command::DecideDue { limit, answer }).await
     }
 
     /// Prepares attempts that are due, at most one a permit, and has them sent.
@@ -128,8 +117,7 @@ impl WriterHandle {
     /// # Errors
     /// [`WriterGone`].
     pub async fn prepare(&self, permits: Vec<SendPermit>) -> Result<(), WriterGone> {
-        self.ask(|answer| Command::Prepare { permits, answer })
-            .await
+        self.ask(|answer| Command::Prepare { permits, answer }).await
     }
 
     /// Stores the answer to an attempt and carries out what it means.
@@ -137,11 +125,7 @@ impl WriterHandle {
     /// # Errors
     /// [`WriterGone`].
     pub async fn finish(&self, reply: Reply) -> Result<(), WriterGone> {
-        self.ask(|answer| Command::Finish {
-            reply: Box::new(reply),
-            answer,
-        })
-        .await
+        self.ask(|answer| Command::Finish { reply: Box::new(reply), answer }).await
     }
 
     /// Carries out what reads mean.
@@ -149,8 +133,7 @@ impl WriterHandle {
     /// # Errors
     /// [`WriterGone`].
     pub async fn settle_reads(&self, results: Vec<(JobSeq, ReadResult)>) -> Result<(), WriterGone> {
-        self.ask(|answer| Command::SettleReads { results, answer })
-            .await
+        self.ask(|answer| Command::SettleReads { results, answer }).await
     }
 
     /// Notes messages that the broker has confirmed. Nobody waits for it: it is committed with the
@@ -159,10 +142,7 @@ impl WriterHandle {
     /// # Errors
     /// [`WriterGone`].
     pub async fn published(&self, messages: Vec<OutboxSeq>) -> Result<(), WriterGone> {
-        self.commands
-            .send(Command::Published { messages })
-            .await
-            .map_err(|_| WriterGone)
+        self.commands.send(Command::Published { messages }).await.map_err(|_| WriterGone)
     }
 
     /// Takes facts of the exchange into the book, all of them or, if one cannot be held, none.
@@ -174,12 +154,7 @@ impl WriterHandle {
         events: Vec<BookEvent>,
         source: String,
     ) -> Result<Result<Vec<BookEventOutcome>, String>, WriterGone> {
-        self.ask(|answer| Command::ApplyBook {
-            events,
-            source,
-            answer,
-        })
-        .await
+        self.ask(|answer| Command::ApplyBook { events, source, answer }).await
     }
 
     /// Prepares nothing any more, so that the sender can come to its end.
@@ -250,11 +225,7 @@ impl Writer {
     /// # Errors
     /// [`StoreError`] when the book cannot be prepared.
     pub async fn new(parts: WriterParts) -> Result<(Self, WriterHandle), StoreError> {
-        let OpenedBook {
-            mut writer,
-            counters,
-            ledger_uuid,
-        } = parts.book;
+        let OpenedBook { mut writer, counters, ledger_uuid } = parts.book;
         let now = parts.clock.now();
         let mut key_id = 0;
         if let Some(signing) = &parts.signing {
@@ -300,15 +271,14 @@ impl Writer {
                 None => self.commands.recv().await,
                 Some(since) => {
                     let until = since.checked_add(self.lazy).unwrap_or(since);
-                    match tokio::time::timeout_at(until, self.commands.recv()).await {
-                        Ok(next) => next,
+                    let Ok(next) = tokio::time::timeout_at(until, self.commands.recv()).await
+                    else {
                         // They waited long enough for company.
-                        Err(_) => {
-                            lazy_since = None;
-                            self.execute(std::mem::take(&mut lazy)).await?;
-                            continue;
-                        }
-                    }
+                        lazy_since = None;
+                        self.execute(std::mem::take(&mut lazy)).await?;
+                        continue;
+                    };
+                    next
                 }
             };
             let Some(first) = next else { break };

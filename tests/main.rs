@@ -1,2 +1,15 @@
-//! The integration tests: one crate, a file per promise.
+//! The integration tests: one crate, a file per promise. Broker, database and HTTP are real.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may abort, and compares with `_` what it does not list"
+)]
+
+mod architecture;
+mod configuration;
+mod schema_rules;
 mod signing_vectors;

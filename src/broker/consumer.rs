@@ -61,10 +61,7 @@ impl ConsumerSession {
     /// [`BrokerError::Lost`] when the session is over, for whatever reason.
     pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
         match self.consumer.next().await {
-            Some(Ok(delivery)) => Ok(Delivery {
-                tag: delivery.delivery_tag,
-                body: delivery.data,
-            }),
+            Some(Ok(delivery)) => Ok(Delivery { tag: delivery.delivery_tag, body: delivery.data }),
             Some(Err(error)) => Err(BrokerError::lost("consuming", error.to_string())),
             None => Err(BrokerError::lost(
                 "consuming",
@@ -79,12 +76,7 @@ impl ConsumerSession {
     /// [`BrokerError::Lost`]; what was not acknowledged comes again.
     pub async fn acknowledge_up_to(&self, tag: u64) -> Result<(), BrokerError> {
         let options = BasicAckOptions { multiple: true };
-        within(
-            self.call_timeout,
-            "acknowledging",
-            self.channel.basic_ack(tag, options),
-        )
-        .await?;
+        within(self.call_timeout, "acknowledging", self.channel.basic_ack(tag, options)).await?;
         // An acknowledgement on a dead channel is no error to the library, but it is to us.
         if self.channel.status().connected() {
             Ok(())
@@ -98,16 +90,10 @@ impl ConsumerSession {
     /// # Errors
     /// [`BrokerError`] when one of them is not.
     pub async fn check(&self) -> Result<(), BrokerError> {
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let call =
-            self.channel
-                .queue_declare(self.queue.as_str().into(), options, FieldTable::default());
-        within(self.call_timeout, "checking the consumer", call)
-            .await
-            .map(drop)
+            self.channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default());
+        within(self.call_timeout, "checking the consumer", call).await.map(drop)
     }
 
     /// Stops deliveries and waits until the broker has stopped them. What was delivered before may
@@ -116,9 +102,7 @@ impl ConsumerSession {
     /// # Errors
     /// [`BrokerError`].
     pub async fn cancel(&self) -> Result<(), BrokerError> {
-        let call = self
-            .channel
-            .basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
+        let call = self.channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
         within(self.call_timeout, "cancelling the consumer", call).await
     }
 
@@ -153,12 +137,7 @@ async fn consume(
     );
     match tokio::time::timeout(limit, consume).await {
         Ok(Ok(consumer)) => Ok(consumer),
-        Ok(Err(error)) => Err(BrokerError::of(
-            &error,
-            "consuming",
-            &format!("queue {queue}"),
-            "",
-        )),
+        Ok(Err(error)) => Err(BrokerError::of(&error, "consuming", &format!("queue {queue}"), "")),
         Err(_) => Err(BrokerError::lost("consuming", "no answer in time")),
     }
 }

@@ -59,19 +59,11 @@ impl PublisherSession {
     pub async fn open(config: &BrokerConfig) -> Result<Self, BrokerError> {
         let connection = connect(config, "publisher").await?;
         let call_timeout = config.call_timeout();
-        let channel = within(
-            call_timeout,
-            "opening a channel",
-            connection.create_channel(),
-        )
-        .await?;
+        let channel =
+            within(call_timeout, "opening a channel", connection.create_channel()).await?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default());
         within(call_timeout, "asking for publisher confirms", confirms).await?;
-        Ok(Self {
-            connection,
-            channel,
-            call_timeout,
-        })
+        Ok(Self { connection, channel, call_timeout })
     }
 
     /// Publishes messages together and waits for the broker's word on each.
@@ -85,10 +77,7 @@ impl PublisherSession {
         let mut confirms = Vec::with_capacity(messages.len());
         for message in messages {
             let properties = properties(&message);
-            let options = BasicPublishOptions {
-                mandatory: true,
-                ..BasicPublishOptions::default()
-            };
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             let call = self.channel.basic_publish(
                 message.exchange.as_str().into(),
                 message.routing_key.as_str().into(),
@@ -101,13 +90,7 @@ impl PublisherSession {
         let mut outcomes = Vec::with_capacity(confirms.len());
         for confirm in confirms {
             outcomes.push(
-                match within(
-                    self.call_timeout,
-                    "waiting for a publisher confirm",
-                    confirm,
-                )
-                .await?
-                {
+                match within(self.call_timeout, "waiting for a publisher confirm", confirm).await? {
                     Confirmation::Ack(None) => PublishOutcome::Confirmed,
                     Confirmation::Ack(Some(_)) => PublishOutcome::Unroutable,
                     Confirmation::Nack(_) => PublishOutcome::Refused,

@@ -6,10 +6,9 @@
 
 use lapin::{
     Channel, Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
-use uuid::Uuid;
 
 use super::{BrokerError, within};
 use crate::config::BrokerConfig;
@@ -17,18 +16,11 @@ use crate::config::BrokerConfig;
 /// The argument that says how often a message may come back.
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 
-/// As often as need be. Brokers before RabbitMQ 4 have no limit of their own and refuse the value.
-const NO_LIMIT: i32 = -1;
-
-/// Life of the queue that asks whether the broker knows [`NO_LIMIT`], should it not be deleted.
-const PROBE_EXPIRES_MS: i32 = 10_000;
-
-/// Whether [`NO_LIMIT`] is said.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Limit {
-    Unlimited,
-    Unsaid,
-}
+/// As often as need be: more often than a message can come back in a century. RabbitMQ 4 also has -1
+/// for "no limit", and otherwise limits to 20; RabbitMQ 3 takes -1 as well, but as a limit that is
+/// passed at once, and dead-letters a message that comes back for the first time. This number means
+/// the same to both, and needs no other declaration when the broker is upgraded.
+const DELIVERY_LIMIT_NEVER_REACHED: i32 = i32::MAX;
 
 struct Declared<'a> {
     connection: &'a Connection,
@@ -46,18 +38,13 @@ pub async fn declare(
     let this = Declared { connection, config };
     let (jobs, dead) = (config.jobs_queue.as_str(), config.dead_queue());
     let mut lines = vec![
-        this.exchange(&config.dead_letter_exchange, &ExchangeKind::Direct)
-            .await?,
-        this.exchange(&config.outcomes_exchange, &ExchangeKind::Topic)
-            .await?,
+        this.exchange(&config.dead_letter_exchange, &ExchangeKind::Direct).await?,
+        this.exchange(&config.outcomes_exchange, &ExchangeKind::Topic).await?,
     ];
     lines.push(this.queue(&dead, &[]).await?);
     lines.push(this.bind(&dead, &config.dead_letter_exchange, jobs).await?);
     let dead_lettering = [
-        (
-            "x-dead-letter-exchange",
-            config.dead_letter_exchange.as_str(),
-        ),
+        ("x-dead-letter-exchange", config.dead_letter_exchange.as_str()),
         ("x-dead-letter-routing-key", jobs),
         ("x-dead-letter-strategy", "at-least-once"),
         ("x-overflow", "reject-publish"),
@@ -81,10 +68,7 @@ pub async fn check(
         (&config.dead_letter_exchange, ExchangeKind::Direct),
         (&config.outcomes_exchange, ExchangeKind::Topic),
     ] {
-        let options = ExchangeDeclareOptions {
-            passive: true,
-            ..durable_exchange()
-        };
+        let options = ExchangeDeclareOptions { passive: true, ..durable_exchange() };
         let what = format!("exchange {name}");
         let channel = this.channel().await?;
         let call =
@@ -92,10 +76,7 @@ pub async fn check(
         lines.push(this.answer(call, &what, "").await.map(|()| what));
     }
     for name in [&config.dead_queue(), &config.jobs_queue] {
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..durable_queue()
-        };
+        let options = QueueDeclareOptions { passive: true, ..durable_queue() };
         let what = format!("queue {name}");
         let channel = this.channel().await?;
         let call = channel.queue_declare(name.as_str().into(), options, FieldTable::default());
@@ -111,17 +92,11 @@ pub async fn check(
 }
 
 fn durable_exchange() -> ExchangeDeclareOptions {
-    ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    }
+    ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() }
 }
 
 fn durable_queue() -> QueueDeclareOptions {
-    QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    }
+    QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() }
 }
 
 impl Declared<'_> {
@@ -154,8 +129,7 @@ impl Declared<'_> {
             durable_exchange(),
             FieldTable::default(),
         );
-        self.answer(call, &format!("exchange {name}"), &wanted)
-            .await?;
+        self.answer(call, &format!("exchange {name}"), &wanted).await?;
         Ok(format!("exchange {name}: {wanted}"))
     }
 
@@ -175,68 +149,20 @@ impl Declared<'_> {
 
     /// A durable quorum queue that never gives a message up.
     async fn queue(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String, BrokerError> {
-        let unlimited = self.queue_with(name, arguments, Limit::Unlimited).await;
-        match unlimited {
-            Err(BrokerError::Differs { difference, .. })
-                if difference.contains(DELIVERY_LIMIT) && !self.knows_no_limit().await? =>
-            {
-                self.queue_with(name, arguments, Limit::Unsaid).await
-            }
-            other => other,
-        }
-    }
-
-    async fn queue_with(
-        &self,
-        name: &str,
-        arguments: &[(&str, &str)],
-        limit: Limit,
-    ) -> Result<String, BrokerError> {
         let mut table = FieldTable::default();
         let mut said = vec!["x-queue-type=quorum".to_owned()];
-        table.insert(
-            "x-queue-type".into(),
-            AMQPValue::LongString("quorum".into()),
-        );
+        table.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        table.insert(DELIVERY_LIMIT.into(), AMQPValue::LongInt(DELIVERY_LIMIT_NEVER_REACHED));
+        said.push(format!("{DELIVERY_LIMIT}={DELIVERY_LIMIT_NEVER_REACHED}"));
         for (key, value) in arguments {
             table.insert((*key).into(), AMQPValue::LongString((*value).into()));
             said.push(format!("{key}={value}"));
-        }
-        if limit == Limit::Unlimited {
-            table.insert(DELIVERY_LIMIT.into(), AMQPValue::LongInt(NO_LIMIT));
-            said.push(format!("{DELIVERY_LIMIT}={NO_LIMIT}"));
         }
         let wanted = format!("a durable queue with {}", said.join(", "));
         let channel = self.channel().await?;
         let call = channel.queue_declare(name.into(), durable_queue(), table);
         self.answer(call, &format!("queue {name}"), &wanted).await?;
         Ok(format!("queue {name}: {wanted}"))
-    }
-
-    /// Whether the broker knows "no delivery limit". A queue that exists answers the same whether it
-    /// differs or the broker is too old, so a new one is asked for, and removed at once.
-    async fn knows_no_limit(&self) -> Result<bool, BrokerError> {
-        let name = format!("{}.probe-{}", self.config.jobs_queue, Uuid::new_v4());
-        let mut table = FieldTable::default();
-        table.insert(
-            "x-queue-type".into(),
-            AMQPValue::LongString("quorum".into()),
-        );
-        table.insert("x-expires".into(), AMQPValue::LongInt(PROBE_EXPIRES_MS));
-        table.insert(DELIVERY_LIMIT.into(), AMQPValue::LongInt(NO_LIMIT));
-        let channel = self.channel().await?;
-        let what = format!("queue {name}");
-        let call = channel.queue_declare(name.as_str().into(), durable_queue(), table);
-        match self.answer(call, &what, "").await {
-            Ok(_) => {
-                let call =
-                    channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default());
-                self.answer(call, &what, "").await?;
-                Ok(true)
-            }
-            Err(BrokerError::Differs { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 }
 

@@ -93,11 +93,7 @@ impl Target {
                 .await?;
                 let tracker = tokio_util::task::TaskTracker::new();
                 let done = tracker.spawn(async move { Ok(writer.run().await?) });
-                Ok(Self::Book {
-                    writer: handle,
-                    done,
-                    _lock: lock,
-                })
+                Ok(Self::Book { writer: handle, done, _lock: lock })
             }
             Err(LockError::Held { .. }) => {
                 Ok(Self::Daemon(ControlClient::new(&socket_path(path))?))
@@ -126,11 +122,7 @@ impl Target {
 
     async fn close(self) -> anyhow::Result<()> {
         match self {
-            Self::Book {
-                writer,
-                done,
-                _lock,
-            } => {
+            Self::Book { writer, done, _lock } => {
                 drop(writer);
                 done.await?
             }
@@ -142,18 +134,12 @@ impl Target {
 async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     let events = book_file::read(file)?;
     let target = Target::open(config).await?;
-    let source = format!(
-        "import:{}",
-        file.file_name().unwrap_or_default().to_string_lossy()
-    );
+    let source = format!("import:{}", file.file_name().unwrap_or_default().to_string_lossy());
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut refused = Vec::new();
     for chunk in events.chunks(BOOK_EVENTS_MAX) {
         let outcomes = target.apply(&source, chunk).await.with_context(|| {
-            format!(
-                "lines from {} on were not taken",
-                chunk.first().map_or(0, |event| event.line)
-            )
+            format!("lines from {} on were not taken", chunk.first().map_or(0, |event| event.line))
         })?;
         for (event, outcome) in chunk.iter().zip(outcomes) {
             let word = match outcome {
@@ -197,21 +183,14 @@ async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     if refused.is_empty() {
         Ok(())
     } else {
-        bail!(
-            "{} events were refused:\n  {}",
-            refused.len(),
-            refused.join("\n  ")
-        )
+        bail!("{} events were refused:\n  {}", refused.len(), refused.join("\n  "))
     }
 }
 
 async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
     let readers = open_readers(&config.store.path).await?;
-    let (connections, currencies, holdings) = (
-        readers.connections().await?,
-        readers.currencies().await?,
-        readers.holdings().await?,
-    );
+    let (connections, currencies, holdings) =
+        (readers.connections().await?, readers.currencies().await?, readers.holdings().await?);
     if json {
         return output::json(&serde_json::json!({
             "connections": connections, "currencies": currencies, "balances": holdings,
@@ -284,9 +263,5 @@ async fn verify(config: &Config, json: bool) -> anyhow::Result<()> {
             }
         ))?;
     }
-    if found.holds() {
-        Ok(())
-    } else {
-        bail!("the book does not hold")
-    }
+    if found.holds() { Ok(()) } else { bail!("the book does not hold") }
 }

@@ -50,10 +50,7 @@ pub(super) async fn run(file: Option<&Path>) -> anyhow::Result<()> {
     let mut report = Report { bad: 0 };
     let config = match Config::load(file) {
         Ok(config) => {
-            report.tell(
-                "config",
-                Finding::Good("read, and every key is known".to_owned()),
-            )?;
+            report.tell("config", Finding::Good("read, and every key is known".to_owned()))?;
             config
         }
         Err(error) => {
@@ -69,11 +66,7 @@ pub(super) async fn run(file: Option<&Path>) -> anyhow::Result<()> {
         report.tell("broker", finding)?;
     }
     report.tell("oes", oes(&config).await)?;
-    if report.bad == 0 {
-        Ok(())
-    } else {
-        bail!("{} things need attention", report.bad)
-    }
+    if report.bad == 0 { Ok(()) } else { bail!("{} things need attention", report.bad) }
 }
 
 fn key(config: &Config) -> Finding {
@@ -112,9 +105,7 @@ fn key(config: &Config) -> Finding {
 async fn book(config: &Config) -> Vec<Finding> {
     let path = &config.store.path;
     if !path.exists() {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         return vec![match folder {
             Some(folder) if !folder.is_dir() => {
                 Finding::Bad(format!("there is no folder {}: make it", folder.display()))
@@ -174,10 +165,7 @@ async fn broker(config: &Config) -> Vec<Finding> {
             ))];
         }
     };
-    let mut findings = vec![Finding::Good(format!(
-        "RabbitMQ answers at {}",
-        config.broker.url
-    ))];
+    let mut findings = vec![Finding::Good(format!("RabbitMQ answers at {}", config.broker.url))];
     match broker::check(&connection, &config.broker).await {
         Ok(lines) => findings.extend(lines.into_iter().map(|line| match line {
             Ok(text) => Finding::Good(text),

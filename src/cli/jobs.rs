@@ -68,13 +68,10 @@ impl From<TypeArgument> for JobType {
 }
 
 fn parse_age(text: &str) -> Result<Duration, String> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "a number and a unit: 90s, 15m, 2h, 3d".to_owned())?;
+    let number: u64 =
+        number.parse().map_err(|_| "a number and a unit: 90s, 15m, 2h, 3d".to_owned())?;
     let seconds = match unit {
         "s" | "" => 1,
         "m" => 60,
@@ -82,23 +79,14 @@ fn parse_age(text: &str) -> Result<Duration, String> {
         "d" => 86_400,
         _ => return Err(format!("{unit:?} is no unit; there are s, m, h and d")),
     };
-    number
-        .checked_mul(seconds)
-        .map(Duration::from_secs)
-        .ok_or_else(|| "too long".to_owned())
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
 pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result<()> {
     let readers = open_readers(&config.store.path).await?;
     let now = SystemClock.now();
     match command {
-        JobsCommand::List {
-            state,
-            r#type,
-            older_than,
-            limit,
-            json,
-        } => {
+        JobsCommand::List { state, r#type, older_than, limit, json } => {
             let age = older_than.unwrap_or(Duration::ZERO);
             let until = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
             let until = TimestampMs::from_millis(now.as_millis().saturating_sub(until));
@@ -109,33 +97,21 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
                 limit,
             };
             let jobs = readers.list_jobs(&filter).await?;
-            if json {
-                output::json(&jobs)
-            } else {
-                list(&jobs, now)
-            }
+            if json { output::json(&jobs) } else { list(&jobs, now) }
         }
         JobsCommand::Show { id, json } => {
             let id: RecordId = id.parse().with_context(|| format!("{id:?}"))?;
             let Some(view) = operator::job(&readers, id).await? else {
-                bail!(
-                    "there is no job about record {id} in {}",
-                    config.store.path.display()
-                );
+                bail!("there is no job about record {id} in {}", config.store.path.display());
             };
-            if json {
-                output::json(&view)
-            } else {
-                show(&view)
-            }
+            if json { output::json(&view) } else { show(&view) }
         }
     }
 }
 
 pub(super) fn list(jobs: &[JobLine], now: TimestampMs) -> anyhow::Result<()> {
-    let mut table = output::table([
-        "record", "type", "amount", "state", "decision", "attempts", "age",
-    ]);
+    let mut table =
+        output::table(["record", "type", "amount", "state", "decision", "attempts", "age"]);
     for job in jobs {
         let state = match &job.state_reason {
             Some(reason) => format!("{} ({reason})", job.state),
@@ -170,20 +146,10 @@ fn show(view: &JobView) -> anyhow::Result<()> {
         ("type", terms.job_type.to_string()),
         ("amount", terms.amount.to_string()),
         ("state", view.state.clone()),
-        (
-            "client",
-            format!("{} / {}", terms.client_id, terms.partners_client_id),
-        ),
-        (
-            "connection",
-            format!("{} / {}", terms.connection_id, terms.partners_connection_id),
-        ),
+        ("client", format!("{} / {}", terms.client_id, terms.partners_client_id)),
+        ("connection", format!("{} / {}", terms.connection_id, terms.partners_connection_id)),
         ("partner's record", terms.partners_record_id.to_string()),
-        (
-            "next step at",
-            view.next_step_at_ms
-                .map_or_else(|| "–".to_owned(), |at| at.to_string()),
-        ),
+        ("next step at", view.next_step_at_ms.map_or_else(|| "–".to_owned(), |at| at.to_string())),
     ] {
         facts.add_row([name.to_owned(), value]);
     }

@@ -22,13 +22,13 @@ const PAYLOAD_BYTES_MAX: u64 = 16 * 1_024 * 1_024;
 pub(super) enum KeyCommand {
     /// Show the public key, its address and its fingerprint.
     Show {
-        /// The key's file, instead of signer.key_file.
+        /// The key's file, instead of `signer.key_file`.
         #[arg(long, value_name = "FILE")]
         key_file: Option<PathBuf>,
     },
     /// Sign the exact bytes of standard input; prints 130 hexadecimal characters.
     Sign {
-        /// The key's file, instead of signer.key_file.
+        /// The key's file, instead of `signer.key_file`.
         #[arg(long, value_name = "FILE")]
         key_file: Option<PathBuf>,
     },
@@ -55,9 +55,8 @@ pub(super) fn run(
             if u64::try_from(payload.len()).is_ok_and(|length| length > PAYLOAD_BYTES_MAX) {
                 bail!("the payload is larger than {PAYLOAD_BYTES_MAX} bytes");
             }
-            let signature = key
-                .sign(&payload)
-                .context("the signature does not verify: nothing is printed")?;
+            let signature =
+                key.sign(&payload).context("the signature does not verify: nothing is printed")?;
             output::line(signature)
         }
     }

@@ -46,12 +46,9 @@ pub(super) fn duration(duration: Duration) -> String {
         0 => format!("{millis} ms"),
         1..60 => format!("{seconds}.{} s", millis.div_euclid(100)),
         60..3_600 => parts(seconds.div_euclid(60), "min", seconds.rem_euclid(60), "s"),
-        3_600..86_400 => parts(
-            seconds.div_euclid(3_600),
-            "h",
-            seconds.rem_euclid(3_600).div_euclid(60),
-            "min",
-        ),
+        3_600..86_400 => {
+            parts(seconds.div_euclid(3_600), "h", seconds.rem_euclid(3_600).div_euclid(60), "min")
+        }
         _ => parts(
             seconds.div_euclid(86_400),
             "d",

@@ -13,10 +13,7 @@ const LEFT_AT_ONCE: i32 = 130;
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::start(&config.log)?;
     // Taken before anything starts, so that no signal falls into a gap.
-    let signals = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), book = %config.store.path.display(), "starting");
     let app = App::start(config, Arc::new(SystemClock)).await?;
     tracing::info!(listen = %app.http_address(), "health and metrics are served");

@@ -17,11 +17,7 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let client = ControlClient::new(&socket_path(&config.store.path))?;
     let daemon = client.readiness().await.ok();
     let status = operator::status(&readers, daemon, SystemClock.now()).await?;
-    if json {
-        output::json(&status)
-    } else {
-        show(&status)
-    }
+    if json { output::json(&status) } else { show(&status) }
 }
 
 fn show(status: &Status) -> anyhow::Result<()> {
@@ -36,10 +32,7 @@ fn show(status: &Status) -> anyhow::Result<()> {
         let [allocations, deallocations] = pair else {
             continue;
         };
-        let oldest = status
-            .oldest
-            .iter()
-            .find(|line| line.state == allocations.state);
+        let oldest = status.oldest.iter().find(|line| line.state == allocations.state);
         table.add_row([
             allocations.state.clone(),
             allocations.jobs.to_string(),
@@ -57,14 +50,8 @@ fn show(status: &Status) -> anyhow::Result<()> {
         ))?,
         None => output::line("released and not confirmed by OES: none")?,
     }
-    output::line(format_args!(
-        "outcomes and dead letters to publish: {}",
-        status.outbox_waiting
-    ))?;
-    output::line(format_args!(
-        "bad messages in quarantine: {}",
-        status.quarantined
-    ))
+    output::line(format_args!("outcomes and dead letters to publish: {}", status.outbox_waiting))?;
+    output::line(format_args!("bad messages in quarantine: {}", status.quarantined))
 }
 
 fn age(now: TimestampMs, since: TimestampMs) -> String {
@@ -72,15 +59,8 @@ fn age(now: TimestampMs, since: TimestampMs) -> String {
 }
 
 fn show_parts(readiness: &Value) -> anyhow::Result<()> {
-    let ready = readiness
-        .get("ready")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
-    output::line(if ready {
-        "daemon: ready"
-    } else {
-        "daemon: NOT READY"
-    })?;
+    let ready = readiness.get("ready").and_then(Value::as_bool).unwrap_or(false);
+    output::line(if ready { "daemon: ready" } else { "daemon: NOT READY" })?;
     let parts = readiness.get("parts").and_then(Value::as_array);
     for part in parts.into_iter().flatten() {
         let text = |key: &str| part.get(key).and_then(Value::as_str).unwrap_or_default();

@@ -82,9 +82,7 @@ impl FromStr for Quantity {
     /// Accepts the canonical decimal form only.
     fn from_str(text: &str) -> Result<Self, AmountError> {
         canonical_digits(text, QUANTITY_DIGITS_MAX)?;
-        U256::from_str_radix(text, 10)
-            .map(Self)
-            .map_err(|_| AmountError::TooLarge)
+        U256::from_str_radix(text, 10).map(Self).map_err(|_| AmountError::TooLarge)
     }
 }
 
@@ -101,10 +99,7 @@ impl Total {
     /// # Errors
     /// [`AmountError::Overflow`], which 2^64 rows could not reach.
     pub fn plus(self, quantity: Quantity) -> Result<Self, AmountError> {
-        self.0
-            .checked_add(U320::from(quantity.0))
-            .map(Self)
-            .ok_or(AmountError::Overflow)
+        self.0.checked_add(U320::from(quantity.0)).map(Self).ok_or(AmountError::Overflow)
     }
 }
 
@@ -114,9 +109,7 @@ impl FromStr for Total {
     /// Accepts the canonical decimal form only.
     fn from_str(text: &str) -> Result<Self, AmountError> {
         canonical_digits(text, TOTAL_DIGITS_MAX)?;
-        U320::from_str_radix(text, 10)
-            .map(Self)
-            .map_err(|_| AmountError::TooLarge)
+        U320::from_str_radix(text, 10).map(Self).map_err(|_| AmountError::TooLarge)
     }
 }
 
@@ -129,25 +122,16 @@ pub struct Balance {
 
 impl Balance {
     /// An empty account.
-    pub const ZERO: Self = Self {
-        negative: false,
-        magnitude: U320::ZERO,
-    };
+    pub const ZERO: Self = Self { negative: false, magnitude: U320::ZERO };
 
     /// Credits less debits.
     #[must_use]
     pub fn of(credits: Total, debits: Total) -> Self {
         // Both branches subtract the smaller from the larger, so neither can wrap.
         if credits >= debits {
-            Self {
-                negative: false,
-                magnitude: credits.0.wrapping_sub(debits.0),
-            }
+            Self { negative: false, magnitude: credits.0.wrapping_sub(debits.0) }
         } else {
-            Self {
-                negative: true,
-                magnitude: debits.0.wrapping_sub(credits.0),
-            }
+            Self { negative: true, magnitude: debits.0.wrapping_sub(credits.0) }
         }
     }
 
@@ -211,10 +195,7 @@ impl FromStr for Delta {
         if magnitude.is_zero() {
             return Err(AmountError::Zero);
         }
-        Ok(Self {
-            negative,
-            magnitude,
-        })
+        Ok(Self { negative, magnitude })
     }
 }
 
@@ -285,11 +266,7 @@ impl Amount {
     /// # Errors
     /// [`AmountError::Zero`].
     pub fn positive(currency: CurrencyCode, quantity: Quantity) -> Result<Self, AmountError> {
-        if quantity.is_zero() {
-            Err(AmountError::Zero)
-        } else {
-            Ok(Self { currency, quantity })
-        }
+        if quantity.is_zero() { Err(AmountError::Zero) } else { Ok(Self { currency, quantity }) }
     }
 
     /// The currency.
@@ -325,21 +302,12 @@ mod tests {
         for text in ["0", "1", "18446744073709551616", U256_MAX] {
             assert_eq!(text.parse::<Quantity>().unwrap().to_string(), text);
         }
-        for text in [
-            "", "00", "01", "-1", "+1", "1.0", "1e3", " 1", "1 ", "0x1", "1_000", "١",
-        ] {
-            assert_eq!(
-                text.parse::<Quantity>(),
-                Err(AmountError::NotCanonical),
-                "{text:?}"
-            );
+        for text in ["", "00", "01", "-1", "+1", "1.0", "1e3", " 1", "1 ", "0x1", "1_000", "١"] {
+            assert_eq!(text.parse::<Quantity>(), Err(AmountError::NotCanonical), "{text:?}");
         }
         let one_more = format!("{}6", &U256_MAX[..77]);
         assert_eq!(one_more.parse::<Quantity>(), Err(AmountError::TooLarge));
-        assert_eq!(
-            "9".repeat(79).parse::<Quantity>(),
-            Err(AmountError::TooLarge)
-        );
+        assert_eq!("9".repeat(79).parse::<Quantity>(), Err(AmountError::TooLarge));
     }
 
     #[test]
@@ -349,10 +317,7 @@ mod tests {
             total = total.plus(Quantity::MAX).unwrap();
         }
         let text = total.to_string();
-        assert_eq!(
-            text,
-            format!("{U256_MAX}0").parse::<Total>().unwrap().to_string()
-        );
+        assert_eq!(text, format!("{U256_MAX}0").parse::<Total>().unwrap().to_string());
         assert!(Balance::of(total, Total::ZERO).covers(Quantity::MAX));
     }
 
@@ -369,10 +334,7 @@ mod tests {
     #[test]
     fn a_delta_is_signed_and_never_zero() {
         assert_eq!("-12".parse::<Delta>().unwrap().to_string(), "-12");
-        assert_eq!(
-            "12".parse::<Delta>().unwrap().magnitude(),
-            Quantity::from(12)
-        );
+        assert_eq!("12".parse::<Delta>().unwrap().magnitude(), Quantity::from(12));
         assert_eq!("-0".parse::<Delta>(), Err(AmountError::Zero));
         assert_eq!("--1".parse::<Delta>(), Err(AmountError::NotCanonical));
         assert_eq!("+1".parse::<Delta>(), Err(AmountError::NotCanonical));

@@ -12,10 +12,7 @@ const EVENT_NAMESPACE: Uuid = uuid!("7b1f3c52-6f0e-5d6a-9a5c-0d7e4f2c8b19");
 /// computed, so that a consumer can drop a repetition, also after a restore.
 #[must_use]
 pub fn event_id(record_id: RecordId, outcome: Outcome) -> Uuid {
-    Uuid::new_v5(
-        &EVENT_NAMESPACE,
-        format!("{record_id}:{outcome}").as_bytes(),
-    )
+    Uuid::new_v5(&EVENT_NAMESPACE, format!("{record_id}:{outcome}").as_bytes())
 }
 
 /// The key that the exchange's queues bind to, e.g. `allocation.cleared`.
@@ -86,9 +83,6 @@ mod tests {
             event_id(record, Outcome::Cleared).to_string(),
             "9791ca10-159f-5e75-bf84-8e04cf58acc0"
         );
-        assert_ne!(
-            event_id(record, Outcome::Cleared),
-            event_id(record, Outcome::Released)
-        );
+        assert_ne!(event_id(record, Outcome::Cleared), event_id(record, Outcome::Released));
     }
 }

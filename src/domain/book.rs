@@ -71,12 +71,7 @@ impl Adjustment {
         } else {
             (AccountKind::Exchange, AccountKind::Available)
         };
-        Movement {
-            phase: Phase::Adjusted,
-            debit,
-            credit,
-            quantity: self.delta.magnitude(),
-        }
+        Movement { phase: Phase::Adjusted, debit, credit, quantity: self.delta.magnitude() }
     }
 }
 
@@ -239,10 +234,7 @@ impl BookEvent {
                 })
             }
         };
-        Ok(Self {
-            id: envelope.id,
-            fact,
-        })
+        Ok(Self { id: envelope.id, fact })
     }
 
     /// The exchange's id of the event.
@@ -289,17 +281,11 @@ mod tests {
         assert_eq!(event.fact().kind(), "connection.upserted");
         let currency = r#"{"type":"currency.configured","eventId":"x","currency":"BTC",
             "enabled":true,"quantityMin":"1","quantityMax":"5"}"#;
-        assert_eq!(
-            BookEvent::parse(currency).unwrap().fact().kind(),
-            "currency.configured"
-        );
+        assert_eq!(BookEvent::parse(currency).unwrap().fact().kind(), "currency.configured");
         let adjusted = r#"{"type":"balance.adjusted","eventId":"y","currency":"BTC","delta":"-5",
             "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a"}"#;
         assert_eq!(
-            BookEvent::parse(adjusted)
-                .unwrap()
-                .canonical_body()
-                .unwrap(),
+            BookEvent::parse(adjusted).unwrap().canonical_body().unwrap(),
             r#"{"type":"balance.adjusted","connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a","currency":"BTC","delta":"-5"}"#
         );
     }
@@ -325,10 +311,7 @@ mod tests {
     fn refuses_limits_that_cross_and_movements_of_nothing() {
         let crossed = r#"{"type":"currency.configured","eventId":"x","currency":"BTC",
             "enabled":true,"quantityMin":"6","quantityMax":"5"}"#;
-        assert!(matches!(
-            BookEvent::parse(crossed),
-            Err(BookEventError::LimitsCross { .. })
-        ));
+        assert!(matches!(BookEvent::parse(crossed), Err(BookEventError::LimitsCross { .. })));
         let nothing = r#"{"type":"balance.adjusted","eventId":"y","currency":"BTC","delta":"0",
             "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a"}"#;
         assert!(BookEvent::parse(nothing).is_err());
@@ -340,14 +323,8 @@ mod tests {
             "clientId":"5d1f0e3a-2b6c-4f0d-8a37-1f0a3c9b2d11","eventId":"other",
             "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a",
             "partnersClientId":"client-001","type":"connection.upserted"}"#;
-        let first = BookEvent::parse(CONNECTION)
-            .unwrap()
-            .canonical_body()
-            .unwrap();
-        let second = BookEvent::parse(reordered)
-            .unwrap()
-            .canonical_body()
-            .unwrap();
+        let first = BookEvent::parse(CONNECTION).unwrap().canonical_body().unwrap();
+        let second = BookEvent::parse(reordered).unwrap().canonical_body().unwrap();
         assert_eq!(body_hash(&first), body_hash(&second));
     }
 }

@@ -66,13 +66,7 @@ impl Gate {
     /// An open gate. `schedule` paces trials, and pauses that OES gives no time for.
     #[must_use]
     pub fn new(schedule: Schedule) -> Self {
-        Self {
-            schedule,
-            paused_until: None,
-            pauses: 0,
-            stop: None,
-            forbidden: BTreeSet::new(),
-        }
+        Self { schedule, paused_until: None, pauses: 0, stop: None, forbidden: BTreeSet::new() }
     }
 
     /// What may be done at `now`.
@@ -117,13 +111,7 @@ impl Gate {
     /// A read succeeded. Answers whether that opened the gate.
     pub fn read_answered(&mut self) -> bool {
         self.pauses = 0;
-        let refused = matches!(
-            self.stop,
-            Some(Stop {
-                cause: StopCause::TokenRefused,
-                ..
-            })
-        );
+        let refused = matches!(self.stop, Some(Stop { cause: StopCause::TokenRefused, .. }));
         if refused {
             self.stop = None;
         }
@@ -147,17 +135,13 @@ impl Gate {
             Some(stop) if stop.cause == cause => false,
             Some(_) | None => {
                 let next_trial_at = now.after(self.schedule.delay(1));
-                self.stop = Some(Stop {
-                    cause,
-                    trials: 0,
-                    next_trial_at,
-                });
+                self.stop = Some(Stop { cause, trials: 0, next_trial_at });
                 true
             }
         }
     }
 
-    /// 429. `retry_at` is what OES asked for, which is honoured; without it the pause is ours.
+    /// OES answered 429. `retry_at` is what it asked for and is honoured; without it the pause is ours.
     /// Answers until when nothing may be sent.
     pub fn rate_limited(&mut self, now: TimestampMs, retry_at: Option<TimestampMs>) -> TimestampMs {
         // Answers to requests that were under way together are one pause, not several.
@@ -185,10 +169,7 @@ mod tests {
     const NOW: TimestampMs = TimestampMs::from_millis(1_000_000);
 
     fn gate() -> Gate {
-        Gate::new(Schedule::new(
-            Duration::from_secs(1),
-            Duration::from_secs(60),
-        ))
+        Gate::new(Schedule::new(Duration::from_secs(1), Duration::from_secs(60)))
     }
 
     fn record(number: u8) -> RecordId {
@@ -228,18 +209,14 @@ mod tests {
     #[test]
     fn a_token_without_the_write_scope_does_not_flap() {
         let mut gate = gate();
-        let closed: Vec<bool> = (1..=4)
-            .map(|number| gate.update_forbidden(NOW, record(number)))
-            .collect();
+        let closed: Vec<bool> =
+            (1..=4).map(|number| gate.update_forbidden(NOW, record(number))).collect();
         assert_eq!(closed, [false, false, true, false]);
         assert!(!gate.read_answered(), "reading well does not open it");
         assert!(gate.suspects_token());
         assert!(!gate.take_trial(NOW, StopCause::TokenRefused));
         assert!(gate.take_trial(later(61), StopCause::UpdatesForbidden));
-        assert!(
-            !gate.take_trial(later(61), StopCause::UpdatesForbidden),
-            "one trial per back-off"
-        );
+        assert!(!gate.take_trial(later(61), StopCause::UpdatesForbidden), "one trial per back-off");
         assert!(!gate.update_forbidden(later(62), record(5)));
         assert!(gate.update_answered());
         assert_eq!(gate.permission(later(62)), Permission::Open);
@@ -249,16 +226,9 @@ mod tests {
     fn a_rate_limit_is_never_left_early() {
         let mut gate = gate();
         assert_eq!(gate.rate_limited(NOW, Some(later(10))), later(10));
-        assert_eq!(
-            gate.rate_limited(NOW, Some(later(5))),
-            later(10),
-            "the longer one holds"
-        );
+        assert_eq!(gate.rate_limited(NOW, Some(later(5))), later(10), "the longer one holds");
         assert_eq!(gate.rate_limited(NOW, None), later(10));
-        assert_eq!(
-            gate.permission(later(9)),
-            Permission::PausedUntil(later(10))
-        );
+        assert_eq!(gate.permission(later(9)), Permission::PausedUntil(later(10)));
         assert_eq!(gate.permission(later(10)), Permission::Open);
     }
 }

@@ -266,10 +266,7 @@ mod tests {
     #[test]
     fn one_uuid_has_one_spelling() {
         let canonical = "0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a10";
-        assert_eq!(
-            canonical.parse::<RecordId>().unwrap().to_string(),
-            canonical
-        );
+        assert_eq!(canonical.parse::<RecordId>().unwrap().to_string(), canonical);
         for other in [
             "0B4A3F3E-7D0A-4B5E-9A0E-3D1C5F2B7A10",
             "0b4a3f3e7d0a4b5e9a0e3d1c5f2b7a10",
@@ -279,11 +276,7 @@ mod tests {
             "0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a1",
             "",
         ] {
-            assert_eq!(
-                other.parse::<RecordId>(),
-                Err(IdError::NotCanonicalUuid),
-                "{other}"
-            );
+            assert_eq!(other.parse::<RecordId>(), Err(IdError::NotCanonicalUuid), "{other}");
         }
     }
 

@@ -56,10 +56,7 @@ impl FromStr for JobType {
     type Err = UnknownJobType;
 
     fn from_str(word: &str) -> Result<Self, UnknownJobType> {
-        Self::ALL
-            .into_iter()
-            .find(|job_type| job_type.as_str() == word)
-            .ok_or(UnknownJobType)
+        Self::ALL.into_iter().find(|job_type| job_type.as_str() == word).ok_or(UnknownJobType)
     }
 }
 

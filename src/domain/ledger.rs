@@ -40,13 +40,8 @@ pub enum AccountKind {
 
 impl AccountKind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 5] = [
-        Self::Available,
-        Self::Held,
-        Self::Incoming,
-        Self::Oes,
-        Self::Exchange,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Available, Self::Held, Self::Incoming, Self::Oes, Self::Exchange];
 
     /// The word that rows use.
     #[must_use]
@@ -132,13 +127,8 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, for tests.
-    pub const ALL: [Self; 5] = [
-        Self::Pending,
-        Self::Posted,
-        Self::Voided,
-        Self::Overruled,
-        Self::Adjusted,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::Posted, Self::Voided, Self::Overruled, Self::Adjusted];
 
     /// The word that rows use.
     #[must_use]
@@ -174,12 +164,7 @@ pub fn hold(job_type: JobType, decided: Outcome, quantity: Quantity) -> Option<M
         (JobType::Deallocation, Outcome::Cleared) => (AccountKind::Available, AccountKind::Held),
         (JobType::Allocation | JobType::Deallocation, Outcome::Released) => return None,
     };
-    Some(Movement {
-        phase: Phase::Pending,
-        debit,
-        credit,
-        quantity,
-    })
+    Some(Movement { phase: Phase::Pending, debit, credit, quantity })
 }
 
 /// What closes a record in the book.
@@ -204,10 +189,7 @@ pub fn close(
     use AccountKind::{Available, Held, Incoming, Oes};
     let (phase, debit, credit) = match (decided, actual, job_type) {
         (Outcome::Released, Outcome::Released, _) => {
-            return Closing {
-                movement: None,
-                shortfall: Quantity::ZERO,
-            };
+            return Closing { movement: None, shortfall: Quantity::ZERO };
         }
         (Outcome::Cleared, Outcome::Cleared, JobType::Allocation) => {
             (Phase::Posted, Incoming, Available)
@@ -227,12 +209,7 @@ pub fn close(
         }
     };
     Closing {
-        movement: Some(Movement {
-            phase,
-            debit,
-            credit,
-            quantity,
-        }),
+        movement: Some(Movement { phase, debit, credit, quantity }),
         shortfall: Quantity::ZERO,
     }
 }
@@ -246,10 +223,7 @@ fn take_covered(quantity: Quantity, available: Balance) -> Closing {
         credit: AccountKind::Oes,
         quantity: covered,
     });
-    Closing {
-        movement,
-        shortfall: quantity.less(covered),
-    }
+    Closing { movement, shortfall: quantity.less(covered) }
 }
 
 #[cfg(test)]
@@ -263,26 +237,14 @@ mod tests {
     type Accounts = BTreeMap<AccountKind, AccountTotals>;
 
     fn apply(accounts: &mut Accounts, movement: Movement) {
-        accounts
-            .entry(movement.debit)
-            .or_default()
-            .debit(movement.quantity)
-            .unwrap();
-        accounts
-            .entry(movement.credit)
-            .or_default()
-            .credit(movement.quantity)
-            .unwrap();
+        accounts.entry(movement.debit).or_default().debit(movement.quantity).unwrap();
+        accounts.entry(movement.credit).or_default().credit(movement.quantity).unwrap();
     }
 
     fn balance(accounts: &Accounts, kind: AccountKind) -> i128 {
-        accounts.get(&kind).map_or(0, |totals| {
-            totals
-                .balance()
-                .to_string()
-                .parse()
-                .expect("small in tests")
-        })
+        accounts
+            .get(&kind)
+            .map_or(0, |totals| totals.balance().to_string().parse().expect("small in tests"))
     }
 
     fn with_available(quantity: u64) -> Accounts {

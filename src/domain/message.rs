@@ -122,10 +122,7 @@ pub fn parse_job(bytes: &[u8]) -> Result<JobTerms, Refusal> {
     if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(Refusal::new(
             RefusalCode::TooLarge,
-            format!(
-                "{} bytes; at most {MESSAGE_BYTES_MAX} are accepted",
-                bytes.len()
-            ),
+            format!("{} bytes; at most {MESSAGE_BYTES_MAX} are accepted", bytes.len()),
         ));
     }
     // serde_json does not check strings that it skips, so the whole message is checked first.
@@ -144,24 +141,18 @@ fn terms(raw: RawJob) -> Result<JobTerms, Refusal> {
     let bad = |detail: &str| Refusal::new(RefusalCode::BadField, detail);
     let (record_id, partners_record_id, foreign) = match raw.job_type {
         JobType::Allocation => (
-            raw.allocation_id
-                .ok_or_else(|| bad("allocationId: missing"))?,
-            raw.partners_allocation_id
-                .ok_or_else(|| bad("partnersAllocationId: missing"))?,
+            raw.allocation_id.ok_or_else(|| bad("allocationId: missing"))?,
+            raw.partners_allocation_id.ok_or_else(|| bad("partnersAllocationId: missing"))?,
             raw.deallocation_id.is_some() || raw.partners_deallocation_id.is_some(),
         ),
         JobType::Deallocation => (
-            raw.deallocation_id
-                .ok_or_else(|| bad("deallocationId: missing"))?,
-            raw.partners_deallocation_id
-                .ok_or_else(|| bad("partnersDeallocationId: missing"))?,
+            raw.deallocation_id.ok_or_else(|| bad("deallocationId: missing"))?,
+            raw.partners_deallocation_id.ok_or_else(|| bad("partnersDeallocationId: missing"))?,
             raw.allocation_id.is_some() || raw.partners_allocation_id.is_some(),
         ),
     };
     if foreign {
-        return Err(bad(
-            "names an allocation and a deallocation; a job is about one record",
-        ));
+        return Err(bad("names an allocation and a deallocation; a job is about one record"));
     }
     let Object(raw_amount) = raw.amount;
     let amount = Amount::positive(raw_amount.currency, raw_amount.quantity)

@@ -204,11 +204,7 @@ mod tests {
             r#""rejectReason":"The available balance does not cover the quantity.","#,
             r#""deallocationId":"0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a10","amount""#
         )));
-        assert!(
-            update
-                .payload()
-                .contains(r#""partnersDeallocationId":"alloc-001","nonce""#)
-        );
+        assert!(update.payload().contains(r#""partnersDeallocationId":"alloc-001","nonce""#));
         assert!(!update.payload().contains("llocationId\":null"));
     }
 
@@ -221,10 +217,7 @@ mod tests {
         let signature = Signature::from_bytes([0x1f; 65]);
         let mut body: Value = serde_json::from_str(&update.into_body(&signature).unwrap()).unwrap();
         let object = body.as_object_mut().unwrap();
-        assert_eq!(
-            object.remove("payload").unwrap(),
-            Value::String(payload.clone())
-        );
+        assert_eq!(object.remove("payload").unwrap(), Value::String(payload.clone()));
         assert_eq!(object.remove("signature").unwrap(), "1f".repeat(65));
         assert_eq!(serde_json::from_str::<Value>(&payload).unwrap(), body);
     }
@@ -232,9 +225,8 @@ mod tests {
     #[test]
     fn text_is_escaped_as_javascript_s_json_stringify_does() {
         let (mut terms, nonce) = (terms(JobType::Allocation), nonce());
-        terms.partners_client_id = "\u{1}\u{8}\t\n\u{b}\u{c}\r\u{1f}\"\\/\u{7f}\u{2028}é"
-            .parse()
-            .unwrap();
+        terms.partners_client_id =
+            "\u{1}\u{8}\t\n\u{b}\u{c}\r\u{1f}\"\\/\u{7f}\u{2028}é".parse().unwrap();
         let update = Update::new(&terms, &Decision::Cleared, &nonce).unwrap();
         let escaped =
             "\"partnersClientId\":\"\\u0001\\b\\t\\n\\u000b\\f\\r\\u001f\\\"\\\\/\u{7f}\u{2028}é\"";

@@ -43,10 +43,7 @@ impl BookView {
     /// The record of this view that is kept with the decision.
     #[must_use]
     pub fn seen(&self) -> Seen<'_> {
-        Seen {
-            policy_version: POLICY_VERSION,
-            view: self,
-        }
+        Seen { policy_version: POLICY_VERSION, view: self }
     }
 }
 
@@ -169,11 +166,7 @@ mod tests {
             (100, Ruling::Decide(Decision::Cleared)),
             (101, released(RejectCode::QuantityTooLarge)),
         ] {
-            assert_eq!(
-                rule(&terms(JobType::Allocation, quantity), &view(0)),
-                ruling,
-                "{quantity}"
-            );
+            assert_eq!(rule(&terms(JobType::Allocation, quantity), &view(0)), ruling, "{quantity}");
         }
     }
 
@@ -184,10 +177,7 @@ mod tests {
         let job = terms(JobType::Allocation, 50);
         assert_eq!(rule(&job, &unknown), Ruling::WaitForConnection);
         unknown.connection_grace_over = true;
-        assert_eq!(
-            rule(&job, &unknown),
-            released(RejectCode::ConnectionUnknown)
-        );
+        assert_eq!(rule(&job, &unknown), released(RejectCode::ConnectionUnknown));
     }
 
     #[test]
@@ -203,10 +193,7 @@ mod tests {
             let mut inactive = view(0);
             inactive.connection.as_mut().unwrap().active = false;
             for view in [view(0), inactive] {
-                assert_eq!(
-                    rule(&job, &view),
-                    Ruling::Park(ParkReason::IdentityMismatch)
-                );
+                assert_eq!(rule(&job, &view), Ruling::Park(ParkReason::IdentityMismatch));
             }
         }
     }
@@ -216,35 +203,21 @@ mod tests {
         let job = terms(JobType::Allocation, 50);
         let mut inactive = view(0);
         inactive.connection.as_mut().unwrap().active = false;
-        assert_eq!(
-            rule(&job, &inactive),
-            released(RejectCode::ConnectionInactive)
-        );
+        assert_eq!(rule(&job, &inactive), released(RejectCode::ConnectionInactive));
         let mut disabled = view(0);
         disabled.currency.as_mut().unwrap().enabled = false;
-        assert_eq!(
-            rule(&job, &disabled),
-            released(RejectCode::CurrencyNotEnabled)
-        );
+        assert_eq!(rule(&job, &disabled), released(RejectCode::CurrencyNotEnabled));
         disabled.currency = None;
-        assert_eq!(
-            rule(&job, &disabled),
-            released(RejectCode::CurrencyNotEnabled)
-        );
+        assert_eq!(rule(&job, &disabled), released(RejectCode::CurrencyNotEnabled));
     }
 
     #[test]
     fn a_reason_for_the_client_holds_no_number_and_nothing_of_the_inside() {
         for code in RejectCode::ALL {
-            let Ruling::Decide(decision) = released(code) else {
-                unreachable!()
-            };
+            let Ruling::Decide(decision) = released(code) else { unreachable!() };
             assert_eq!(decision.outcome(), Outcome::Released);
             let reason = decision.reject_reason().unwrap();
-            assert!(
-                !reason.is_empty() && !reason.chars().any(|c| c.is_ascii_digit()),
-                "{reason}"
-            );
+            assert!(!reason.is_empty() && !reason.chars().any(|c| c.is_ascii_digit()), "{reason}");
         }
     }
 }

@@ -174,7 +174,9 @@ fn judge_final(
 fn judge_reserved(inquiry: &Inquiry<'_>, record: &OesRecord, limits: &RetryLimits) -> Finding {
     let approval_pending = record.pending_approval_id.is_some() && record.policy_result.is_none();
     match inquiry.state {
-        State::Unknown(_) if record.policy_result == Some(PolicyResult::Rejected) => {
+        State::Unknown(_) | State::AwaitingApproval
+            if record.policy_result == Some(PolicyResult::Rejected) =>
+        {
             Finding::Moves(Event::Park(ParkReason::PolicyRejected))
         }
         // Whether our update asked for this approval cannot be told without a read before the
@@ -183,9 +185,6 @@ fn judge_reserved(inquiry: &Inquiry<'_>, record: &OesRecord, limits: &RetryLimit
             Finding::Moves(Event::Park(ParkReason::ApprovalUnclear))
         }
         State::Unknown(doubt) => judge_untouched(inquiry, doubt, limits),
-        State::AwaitingApproval if record.policy_result == Some(PolicyResult::Rejected) => {
-            Finding::Moves(Event::Park(ParkReason::PolicyRejected))
-        }
         State::AwaitingApproval
         | State::Parked(_)
         | State::Conflict(_)
@@ -211,14 +210,22 @@ fn judge_untouched(inquiry: &Inquiry<'_>, doubt: Doubt, limits: &RetryLimits) ->
         | Doubt::ConflictAnswer
         | Doubt::Unauthorized
         | Doubt::Restarted => retry,
-        Doubt::NotFound if inquiry.tries.attempts >= limits.not_found_attempts_max => {
-            Event::Park(ParkReason::NotFoundAtOes)
+        Doubt::NotFound => {
+            if inquiry.tries.attempts >= limits.not_found_attempts_max {
+                Event::Park(ParkReason::NotFoundAtOes)
+            } else {
+                retry
+            }
         }
-        Doubt::NotFound => retry,
+        Doubt::Forbidden => {
+            if inquiry.token_suspected {
+                retry
+            } else {
+                Event::Park(ParkReason::Forbidden)
+            }
+        }
         Doubt::RefusedAnswer => Event::Park(ParkReason::RefusedByOes),
         Doubt::PolicyRejected => Event::Park(ParkReason::PolicyRejected),
-        Doubt::Forbidden if inquiry.token_suspected => retry,
-        Doubt::Forbidden => Event::Park(ParkReason::Forbidden),
         Doubt::WrongEcho => Event::Freeze(ConflictKind::WrongEcho),
     })
 }

@@ -36,11 +36,11 @@ impl Schedule {
         // `backoff` draws from the interval ± its factor: half the interval ± all of it is full
         // jitter. Its own deadline is off, because deadlines are ours to keep.
         let mut schedule = ExponentialBackoff {
-            current_interval: self.base / 2,
-            initial_interval: self.base / 2,
+            current_interval: self.base.mul_f64(0.5),
+            initial_interval: self.base.mul_f64(0.5),
             randomization_factor: 1.0,
             multiplier: MULTIPLIER,
-            max_interval: self.max / 2,
+            max_interval: self.max.mul_f64(0.5),
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         };
@@ -120,27 +120,12 @@ mod tests {
 
     #[test]
     fn delays_are_jittered_within_a_doubling_interval() {
-        for (tries, most) in [
-            (0, 1),
-            (1, 1),
-            (2, 2),
-            (3, 4),
-            (6, 32),
-            (7, 60),
-            (1_000, 60),
-        ] {
+        for (tries, most) in [(0, 1), (1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1_000, 60)] {
             let drawn: Vec<Duration> = (0..400).map(|_| SCHEDULE.delay(tries)).collect();
             let most = Duration::from_secs(most);
             // Full jitter: the draws fill the interval, so their ends are near both of its ends.
-            assert!(
-                drawn
-                    .iter()
-                    .all(|delay| *delay <= most + Duration::from_micros(1))
-            );
-            assert!(
-                drawn.iter().any(|delay| *delay > most * 3 / 4),
-                "try {tries}"
-            );
+            assert!(drawn.iter().all(|delay| *delay <= most + Duration::from_micros(1)));
+            assert!(drawn.iter().any(|delay| *delay > most * 3 / 4), "try {tries}");
             assert!(drawn.iter().any(|delay| *delay < most / 4), "try {tries}");
         }
     }
@@ -156,16 +141,9 @@ mod tests {
             approval_read_every: Duration::from_secs(30),
             slow_read_every: Duration::from_secs(900),
         };
-        let tries = |attempts, age_s| Tries {
-            attempts,
-            reads: 0,
-            age: Duration::from_secs(age_s),
-        };
+        let tries = |attempts, age_s| Tries { attempts, reads: 0, age: Duration::from_secs(age_s) };
         assert_eq!(limits.exhausted(tries(2, 99)), None);
-        assert_eq!(
-            limits.exhausted(tries(3, 0)),
-            Some(ParkReason::AttemptsExhausted)
-        );
+        assert_eq!(limits.exhausted(tries(3, 0)), Some(ParkReason::AttemptsExhausted));
         assert_eq!(limits.exhausted(tries(0, 100)), Some(ParkReason::TooOld));
     }
 }

@@ -136,9 +136,8 @@ mod tests {
     #[test]
     fn an_answer_with_a_wrong_hmac_is_not_believed() {
         let right = hex::encode(mac(&token(), &[b"17|/x|200|body"]));
-        let proof = |hmac: &str| ResponseProof {
-            claimed: Some((hmac.to_owned(), "17".to_owned())),
-        };
+        let proof =
+            |hmac: &str| ResponseProof { claimed: Some((hmac.to_owned(), "17".to_owned())) };
         let judge = |proof: &ResponseProof, status, body: &[u8]| {
             proof.is_right(AuthStyle::Hmac, &token(), "/x", status, body)
         };

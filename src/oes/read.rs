@@ -62,10 +62,7 @@ impl OesClient {
         if allocation.id == id {
             Ok(Reading::Found(allocation))
         } else {
-            Err(ReadError::Failed(format!(
-                "OES answered with record {} instead",
-                allocation.id
-            )))
+            Err(ReadError::Failed(format!("OES answered with record {} instead", allocation.id)))
         }
     }
 
@@ -78,11 +75,7 @@ impl OesClient {
         &self,
         ids: &[RecordId],
     ) -> Result<HashMap<RecordId, OesRecord>, ReadError> {
-        let list = ids
-            .iter()
-            .map(RecordId::to_string)
-            .collect::<Vec<_>>()
-            .join(",");
+        let list = ids.iter().map(RecordId::to_string).collect::<Vec<_>>().join(",");
         let mut url = self.route(&["allocations"]);
         url.query_pairs_mut()
             .append_pair("allocationIds", &list)
@@ -116,12 +109,10 @@ impl OesClient {
 fn parse<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, ReadError> {
     match answer.status {
         401 | 403 => Err(ReadError::TokenRefused(answer.status)),
-        429 => Err(ReadError::RateLimited {
-            retry_at: answer.retry_at,
-        }),
-        status if !is_ok(status) => Err(ReadError::Failed(format!(
-            "OES answered a read with status {status}"
-        ))),
+        429 => Err(ReadError::RateLimited { retry_at: answer.retry_at }),
+        status if !is_ok(status) => {
+            Err(ReadError::Failed(format!("OES answered a read with status {status}")))
+        }
         _ => {
             let body = answer.body.as_deref().ok_or_else(|| {
                 ReadError::Failed("OES's answer was cut off or too large".to_owned())

@@ -63,10 +63,7 @@ struct Progress {
 
 impl Progress {
     fn from_the_start() -> Self {
-        Self {
-            cursor: OutboxSeq::from(0),
-            set_aside: BTreeMap::new(),
-        }
+        Self { cursor: OutboxSeq::from(0), set_aside: BTreeMap::new() }
     }
 
     fn next_try(&self) -> Option<TimestampMs> {
@@ -172,10 +169,8 @@ impl Announcer {
             // They are unpublished, so they are found from just before the first of them on.
             let before = OutboxSeq::from(first.get().saturating_sub(1));
             let found = self.readers.unpublished(before, SET_ASIDE_MAX).await?;
-            let again: Vec<_> = found
-                .into_iter()
-                .filter(|message| due.contains(&message.seq))
-                .collect();
+            let again: Vec<_> =
+                found.into_iter().filter(|message| due.contains(&message.seq)).collect();
             if !again.is_empty() {
                 return Ok(again);
             }
@@ -198,12 +193,10 @@ impl Announcer {
             .iter()
             .map(|message| (message.seq, kind(message), message.event_id.to_string()))
             .collect();
-        let outgoing = messages
-            .into_iter()
-            .map(|message| self.outgoing(message, now))
-            .collect();
+        let outgoing = messages.into_iter().map(|message| self.outgoing(message, now)).collect();
         let outcomes = session.publish(outgoing).await?;
         let mut confirmed = Vec::with_capacity(sequence.len());
+        let mut refused: Vec<(String, PublishOutcome)> = Vec::new();
         for ((seq, kind, event_id), outcome) in sequence.into_iter().zip(outcomes) {
             progress.cursor = progress.cursor.max(seq);
             match outcome {
@@ -213,22 +206,21 @@ impl Announcer {
                     confirmed.push(seq);
                 }
                 PublishOutcome::Unroutable | PublishOutcome::Refused => {
-                    self.metrics.unroutable();
-                    tracing::error!(
-                        event = event_id,
-                        kind,
-                        outcome = ?outcome,
-                        "the broker did not take a message: it is tried again. Is a queue bound for it?"
-                    );
+                    self.metrics.publish_refused();
                     progress.set_aside.insert(seq, now.after(TRY_AGAIN_AFTER));
+                    refused.push((event_id, outcome));
                 }
             }
         }
-        Ok(if confirmed.is_empty() {
-            Ok(())
-        } else {
-            self.writer.published(confirmed).await
-        })
+        if let Some((first_event, outcome)) = refused.first() {
+            tracing::error!(
+                messages = refused.len(),
+                first_event,
+                ?outcome,
+                "the broker did not take messages: they are tried again. Is a queue bound for them?"
+            );
+        }
+        Ok(if confirmed.is_empty() { Ok(()) } else { self.writer.published(confirmed).await })
     }
 
     fn outgoing(&self, message: OutboxMessage, now: TimestampMs) -> Outgoing {
@@ -243,11 +235,7 @@ impl Announcer {
                 body: body.into_bytes(),
                 published_at: now,
             },
-            OutboxContent::DeadLetter {
-                bytes,
-                code,
-                detail,
-            } => Outgoing {
+            OutboxContent::DeadLetter { bytes, code, detail } => Outgoing {
                 exchange: self.config.dead_letter_exchange.clone(),
                 headers: vec![
                     ("x-settled-reason", code),

@@ -84,9 +84,7 @@ impl Budget {
         }
         let in_flight = Arc::clone(&self.in_flight).try_acquire_owned().ok()?;
         self.rate.check().ok()?;
-        Some(SendPermit {
-            _in_flight: in_flight,
-        })
+        Some(SendPermit { _in_flight: in_flight })
     }
 
     /// At least one permit and at most `most`, as many as there are; one when a stopped sender
@@ -103,9 +101,7 @@ impl Budget {
             if !trial && self.permission() != Permission::Open {
                 continue;
             }
-            let mut permits = vec![SendPermit {
-                _in_flight: in_flight,
-            }];
+            let mut permits = vec![SendPermit { _in_flight: in_flight }];
             while !trial && permits.len() < most {
                 let Some(permit) = self.try_send_permit() else {
                     break;
@@ -144,9 +140,7 @@ impl Budget {
                 }
                 Permission::PausedUntil(until) => until,
             };
-            let rest = until
-                .since(now)
-                .clamp(Duration::from_millis(1), GATE_REST_MAX);
+            let rest = until.since(now).clamp(Duration::from_millis(1), GATE_REST_MAX);
             tokio::select! {
                 () = moved => {}
                 () = tokio::time::sleep(rest) => {}
@@ -223,37 +217,33 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
 
-    fn budget(config: OesConfig) -> Budget {
-        Budget::new(&config, Arc::new(SystemClock))
+    fn budget(config: &OesConfig) -> Budget {
+        Budget::new(config, Arc::new(SystemClock))
     }
 
     #[test]
     fn a_burst_goes_at_once_and_no_more() {
-        let budget = budget(OesConfig {
+        let budget = budget(&OesConfig {
             rate_limit: 13,
             rate_burst: 10,
             rate_window_s: 3_600,
             in_flight_max: 100,
             ..OesConfig::default()
         });
-        let permits: Vec<_> = std::iter::from_fn(|| budget.try_send_permit())
-            .take(50)
-            .collect();
+        let permits: Vec<_> = std::iter::from_fn(|| budget.try_send_permit()).take(50).collect();
         assert_eq!(permits.len(), 10);
     }
 
     #[test]
     fn no_more_than_the_bound_is_in_flight_and_refusing_costs_no_rate() {
-        let budget = budget(OesConfig {
+        let budget = budget(&OesConfig {
             rate_limit: 3_600,
             rate_burst: 4,
             rate_window_s: 3_600,
             in_flight_max: 2,
             ..OesConfig::default()
         });
-        let held: Vec<_> = std::iter::from_fn(|| budget.try_send_permit())
-            .take(10)
-            .collect();
+        let held: Vec<_> = std::iter::from_fn(|| budget.try_send_permit()).take(10).collect();
         assert_eq!(held.len(), 2);
         assert!((0..100).all(|_| budget.try_send_permit().is_none()));
         drop(held);
@@ -262,10 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_token_stops_updates_and_lets_one_read_try() {
-        let budget = budget(OesConfig {
-            rate_limit: 100_000,
-            ..OesConfig::default()
-        });
+        let budget = budget(&OesConfig { rate_limit: 100_000, ..OesConfig::default() });
         budget.token_refused();
         assert!(budget.try_send_permit().is_none());
         let waiting = tokio::time::timeout(Duration::from_millis(20), budget.send_permits(1));

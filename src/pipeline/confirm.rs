@@ -60,11 +60,7 @@ pub fn settle(work: &mut Work, reply: &Reply, limits: &RetryLimits) -> Result<()
 }
 
 fn decided_outcome(work: &Work, seq: JobSeq) -> Result<Outcome, WorkError> {
-    let decision = work
-        .job(seq)?
-        .decision
-        .as_ref()
-        .ok_or(WorkError::Undecided(seq))?;
+    let decision = work.job(seq)?.decision.as_ref().ok_or(WorkError::Undecided(seq))?;
     Ok(decision.outcome())
 }
 
@@ -86,13 +82,7 @@ pub fn end(
     let decision = job.decision.clone().ok_or(WorkError::Undecided(seq))?;
     let (currency, quantity) = (terms.amount.currency(), terms.amount.quantity());
     let available = work.balance(terms.connection_id, currency, AccountKind::Available);
-    let closing = ledger::close(
-        terms.job_type,
-        decision.outcome(),
-        actual,
-        quantity,
-        available,
-    );
+    let closing = ledger::close(terms.job_type, decision.outcome(), actual, quantity, available);
     if let Some(movement) = closing.movement {
         work.book(Owner::Job(seq), terms.connection_id, currency, movement)?;
     }
@@ -102,11 +92,7 @@ pub fn end(
             shortfall = %closing.shortfall,
             "OES cleared a deallocation that was released here, and the book cannot cover it"
         );
-        work.note(
-            seq,
-            JobEventKind::ReadBack,
-            &json!({"shortfall": closing.shortfall}),
-        );
+        work.note(seq, JobEventKind::ReadBack, &json!({"shortfall": closing.shortfall}));
     }
     let body = serde_json::to_string(&Announcement::new(
         &terms,

@@ -88,11 +88,7 @@ fn park_undecided(
     view: &BookView,
 ) -> Result<(), WorkError> {
     work.advance(seq, Event::Park(reason), None)?;
-    work.note(
-        seq,
-        JobEventKind::Parked,
-        &json!({"reason": reason.as_str(), "saw": view.seen()}),
-    );
+    work.note(seq, JobEventKind::Parked, &json!({"reason": reason.as_str(), "saw": view.seen()}));
     tracing::warn!(
         record = %work.job(seq)?.terms.record_id,
         reason = reason.as_str(),

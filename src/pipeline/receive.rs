@@ -59,11 +59,8 @@ impl Receiver {
             match self.session(&mut committed_once, &stop).await {
                 SessionEnd::Stopped | SessionEnd::WriterGone => break,
                 SessionEnd::Lost(error) => {
-                    failures = if committed_once && !before {
-                        1
-                    } else {
-                        failures.saturating_add(1)
-                    };
+                    failures =
+                        if committed_once && !before { 1 } else { failures.saturating_add(1) };
                     let delay = schedule.delay(failures);
                     tracing::warn!(%error, ?delay, "the consumer's session is over; a new one is opened");
                     self.health.broker_connected(BrokerSide::Consumer, false);
@@ -78,11 +75,7 @@ impl Receiver {
     }
 
     async fn session(&self, committed_once: &mut bool, stop: &CancellationToken) -> SessionEnd {
-        let prefetch = if *committed_once {
-            self.config.prefetch
-        } else {
-            CAUTIOUS_PREFETCH
-        };
+        let prefetch = if *committed_once { self.config.prefetch } else { CAUTIOUS_PREFETCH };
         let opened = tokio::select! {
             () = stop.cancelled() => return SessionEnd::Stopped,
             opened = ConsumerSession::open(&self.config, prefetch) => opened,
@@ -94,10 +87,7 @@ impl Receiver {
         self.health.broker_connected(BrokerSide::Consumer, true);
         tracing::info!(queue = self.config.jobs_queue, prefetch, "consuming");
         let mut pending: FuturesOrdered<Pending> = FuturesOrdered::new();
-        let end = match self
-            .consume(&mut session, &mut pending, committed_once, stop)
-            .await
-        {
+        let end = match self.consume(&mut session, &mut pending, committed_once, stop).await {
             Ok(()) => SessionEnd::Stopped,
             Err(end) => end,
         };
@@ -174,18 +164,12 @@ impl Receiver {
         let (writer, metrics) = (self.writer.clone(), Arc::clone(&self.metrics));
         match parse_job(&body) {
             Err(refusal) => Box::pin(async move {
-                quarantine(&writer, &metrics, &queue, body, refusal)
-                    .await
-                    .map(|()| tag)
+                quarantine(&writer, &metrics, &queue, body, refusal).await.map(|()| tag)
             }),
             Ok(terms) => {
                 // It was read as UTF-8 already.
                 let raw = String::from_utf8_lossy(&body).into_owned();
-                let intake = Intake {
-                    terms,
-                    raw,
-                    queue: queue.clone(),
-                };
+                let intake = Intake { terms, raw, queue: queue.clone() };
                 // Handed over here, in the order of arrival; only the answer is waited for later.
                 let handed_over = writer.record(intake).await;
                 Box::pin(async move {
@@ -257,11 +241,7 @@ async fn quarantine(
         detail = message.refusal.detail,
         "a message is quarantined"
     );
-    writer
-        .quarantine(message)
-        .await?
-        .await
-        .map_err(|_| WriterGone)?;
+    writer.quarantine(message).await?.await.map_err(|_| WriterGone)?;
     metrics.refused(code);
     Ok(())
 }

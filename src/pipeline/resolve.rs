@@ -64,11 +64,7 @@ pub fn settle(
     if !is_read {
         return Ok(());
     }
-    let decided = job
-        .decision
-        .as_ref()
-        .ok_or(WorkError::Undecided(seq))?
-        .outcome();
+    let decided = job.decision.as_ref().ok_or(WorkError::Undecided(seq))?.outcome();
     let finding = match result {
         ReadResult::Answered(reading) => {
             let inquiry = Inquiry {
@@ -200,10 +196,7 @@ impl Resolver {
                     %error,
                     "records could not be read back; they are read again later"
                 );
-                return targets
-                    .iter()
-                    .map(|target| (target.job, ReadResult::Failed))
-                    .collect();
+                return targets.iter().map(|target| (target.job, ReadResult::Failed)).collect();
             }
         };
         let mut results = Vec::with_capacity(targets.len());

@@ -1,6 +1,6 @@
 //! Send: one PUT of one attempt, with no transaction open.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -42,8 +42,6 @@ pub struct Sender {
     pub budget: Arc<Budget>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
 }
 
 impl Sender {
@@ -62,16 +60,11 @@ impl Sender {
     }
 
     async fn send(&self, attempt: PreparedAttempt, permit: SendPermit) {
-        let PreparedAttempt {
-            job,
-            seq,
-            terms,
-            body,
-        } = attempt;
+        let PreparedAttempt { job, seq, terms, body } = attempt;
         tracing::debug!(record = %terms.record_id, attempt = %seq, "sending");
-        let begun = self.clock.now();
+        let begun = Instant::now();
         let answer = self.oes.put_update(terms.job_type, body).await;
-        let took = self.clock.now().since(begun);
+        let took = begun.elapsed();
         drop(permit);
         let verdict = match &answer {
             Ok(answer) => classify(&terms, answer.status, answer.body.as_deref()),
@@ -91,15 +84,8 @@ impl Sender {
         }
         let end = keep(verdict, answer);
         // If the writer has ended, the attempt stays open on disk and is read back at the next start.
-        let _ended: Result<(), WriterGone> = self
-            .writer
-            .finish(Reply {
-                job,
-                attempt: seq,
-                verdict,
-                end,
-            })
-            .await;
+        let _ended: Result<(), WriterGone> =
+            self.writer.finish(Reply { job, attempt: seq, verdict, end }).await;
     }
 
     fn tell_budget(
@@ -110,8 +96,7 @@ impl Sender {
     ) {
         match verdict {
             Verdict::TurnedAway => {
-                self.budget
-                    .rate_limited(answer.and_then(|answer| answer.retry_at));
+                self.budget.rate_limited(answer.and_then(|answer| answer.retry_at));
             }
             Verdict::Doubtful(Doubt::Unauthorized) => self.budget.token_refused(),
             Verdict::Doubtful(Doubt::Forbidden) => self.budget.update_forbidden(*record),

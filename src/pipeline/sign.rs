@@ -39,22 +39,10 @@ pub fn prepare(
     let decision = job.decision.clone().ok_or(WorkError::Undecided(seq))?;
     let nonce = Nonce::from_random_bytes(rand::random::<[u8; NONCE_BYTES]>());
     let update = Update::new(&terms, &decision, &nonce)?;
-    let signature = key
-        .sign(update.payload().as_bytes())
-        .ok_or(WorkError::BadSignature(seq))?;
+    let signature = key.sign(update.payload().as_bytes()).ok_or(WorkError::BadSignature(seq))?;
     let body = update.into_body(&signature)?;
-    let attempt = NewAttempt {
-        job: seq,
-        outcome: decision.outcome(),
-        nonce,
-        body: body.clone(),
-        signature,
-    };
+    let attempt =
+        NewAttempt { job: seq, outcome: decision.outcome(), nonce, body: body.clone(), signature };
     let attempt_seq = work.insert_attempt(attempt)?;
-    Ok(PreparedAttempt {
-        job: seq,
-        seq: attempt_seq,
-        terms,
-        body,
-    })
+    Ok(PreparedAttempt { job: seq, seq: attempt_seq, terms, body })
 }

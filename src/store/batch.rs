@@ -29,11 +29,8 @@ impl WriteConnection {
         counters: Counters,
         needs: &Needs,
     ) -> Result<Batch<'_>, StoreError> {
-        let mut transaction = self
-            .connection
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .while_doing("beginning a batch")?;
+        let mut transaction =
+            self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing("beginning a batch")?;
         let work = load(&mut transaction, now, counters, needs).await?;
         Ok(Batch { transaction, work })
     }
@@ -48,11 +45,8 @@ impl WriteConnection {
         now: TimestampMs,
     ) -> Result<i64, StoreError> {
         let doing = "noting the signing key";
-        let mut transaction = self
-            .connection
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .while_doing(doing)?;
+        let mut transaction =
+            self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing(doing)?;
         let now_ms = now.as_millis();
         sqlx::query!(
             "INSERT INTO signing_keys (key_id, public_key, first_used_ms)
@@ -64,13 +58,10 @@ impl WriteConnection {
         .execute(&mut *transaction)
         .await
         .while_doing(doing)?;
-        let row = sqlx::query!(
-            "SELECT key_id FROM signing_keys WHERE public_key = ?1",
-            public_key
-        )
-        .fetch_one(&mut *transaction)
-        .await
-        .while_doing(doing)?;
+        let row = sqlx::query!("SELECT key_id FROM signing_keys WHERE public_key = ?1", public_key)
+            .fetch_one(&mut *transaction)
+            .await
+            .while_doing(doing)?;
         transaction.commit().await.while_doing(doing)?;
         Ok(row.key_id)
     }
@@ -82,11 +73,8 @@ impl WriteConnection {
     /// [`StoreError`].
     pub async fn doubt_open_attempts(&mut self, now: TimestampMs) -> Result<u64, StoreError> {
         let doing = "marking the attempts that were under way";
-        let mut transaction = self
-            .connection
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .while_doing(doing)?;
+        let mut transaction =
+            self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing(doing)?;
         let doubted = doubt_open_attempts(&mut transaction, now).await?;
         transaction.commit().await.while_doing(doing)?;
         Ok(doubted)
@@ -112,10 +100,7 @@ impl WriteConnection {
     /// # Errors
     /// [`StoreError`].
     pub async fn close(self) -> Result<(), StoreError> {
-        self.connection
-            .close()
-            .await
-            .while_doing("closing the book")
+        self.connection.close().await.while_doing("closing the book")
     }
 }
 
@@ -167,10 +152,7 @@ impl Batch<'_> {
     /// [`StoreError`]; nothing is changed.
     pub async fn commit(mut self, key_id: i64) -> Result<Counters, StoreError> {
         flush(&mut self.transaction, &self.work, key_id).await?;
-        self.transaction
-            .commit()
-            .await
-            .while_doing("committing a batch")?;
+        self.transaction.commit().await.while_doing("committing a batch")?;
         Ok(self.work.counters)
     }
 
@@ -179,9 +161,6 @@ impl Batch<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn roll_back(self) -> Result<(), StoreError> {
-        self.transaction
-            .rollback()
-            .await
-            .while_doing("rolling a batch back")
+        self.transaction.rollback().await.while_doing("rolling a batch back")
     }
 }

@@ -63,20 +63,13 @@ impl StoreError {
     /// Whether only the change that was asked for is at fault, and others may go on.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused { .. } | Self::Moved { .. } | Self::Unreadable { .. }
-        )
+        matches!(self, Self::Refused { .. } | Self::Moved { .. } | Self::Unreadable { .. })
     }
 }
 
 /// Primary result codes of SQLite that are about one statement's data.
-const DATA_CODES: [i32; 4] = [
-    18, /* TOOBIG */
-    19, /* CONSTRAINT */
-    20, /* MISMATCH */
-    25, /* RANGE */
-];
+const DATA_CODES: [i32; 4] =
+    [18 /* TOOBIG */, 19 /* CONSTRAINT */, 20 /* MISMATCH */, 25 /* RANGE */];
 /// Primary result codes of SQLite that mean that somebody else holds a lock.
 const LOCK_CODES: [i32; 2] = [5 /* BUSY */, 6 /* LOCKED */];
 
@@ -99,10 +92,9 @@ fn classify(source: sqlx::Error, doing: &'static str) -> StoreError {
         // The extended code has the primary one in its low byte.
         .map(|code| code & 0xff);
     match code {
-        Some(code) if DATA_CODES.contains(&code) => StoreError::Refused {
-            doing,
-            reason: source.to_string(),
-        },
+        Some(code) if DATA_CODES.contains(&code) => {
+            StoreError::Refused { doing, reason: source.to_string() }
+        }
         Some(code) if LOCK_CODES.contains(&code) => StoreError::Busy { doing },
         Some(_) | None => StoreError::Fatal { doing, source },
     }
@@ -112,8 +104,5 @@ fn classify(source: sqlx::Error, doing: &'static str) -> StoreError {
 pub(crate) fn unreadable(
     table: &'static str,
 ) -> impl Fn(&dyn std::fmt::Display) -> StoreError + Copy {
-    move |reason| StoreError::Unreadable {
-        table,
-        reason: reason.to_string(),
-    }
+    move |reason| StoreError::Unreadable { table, reason: reason.to_string() }
 }

@@ -82,10 +82,8 @@ pub(super) async fn load(
 /// Keys as the JSON array that `json_each` reads.
 fn keys<T: Serialize>(keys: impl IntoIterator<Item = T>) -> Result<String, StoreError> {
     let keys: Vec<T> = keys.into_iter().collect();
-    serde_json::to_string(&keys).map_err(|error| StoreError::Refused {
-        doing: LOADING,
-        reason: error.to_string(),
-    })
+    serde_json::to_string(&keys)
+        .map_err(|error| StoreError::Refused { doing: LOADING, reason: error.to_string() })
 }
 
 async fn find_due(
@@ -108,11 +106,7 @@ async fn find_due(
         .await
         .while_doing(LOADING)?;
         work.first_attempts_left = first.len() > needs.due_attempts;
-        work.due_attempts = first
-            .into_iter()
-            .take(needs.due_attempts)
-            .map(JobSeq::from)
-            .collect();
+        work.due_attempts = first.into_iter().take(needs.due_attempts).map(JobSeq::from).collect();
         let left = needs.due_attempts.saturating_sub(work.due_attempts.len());
         if left > 0 {
             let left = i64::try_from(left).unwrap_or(i64::MAX);
@@ -125,8 +119,7 @@ async fn find_due(
             .fetch_all(&mut *connection)
             .await
             .while_doing(LOADING)?;
-            work.due_attempts
-                .extend(retries.into_iter().map(JobSeq::from));
+            work.due_attempts.extend(retries.into_iter().map(JobSeq::from));
         }
     }
     if needs.due_decisions > 0 {
@@ -194,14 +187,7 @@ async fn load_jobs(
         let job = row.into_job()?;
         work.by_record.insert(job.terms.record_id, job.seq);
         let before = Some(job.state.name());
-        work.jobs.insert(
-            job.seq,
-            TrackedJob {
-                job,
-                before,
-                changed: false,
-            },
-        );
+        work.jobs.insert(job.seq, TrackedJob { job, before, changed: false });
     }
     Ok(())
 }
@@ -232,8 +218,7 @@ async fn load_connections(
             partners_connection_id: parse("connections", &row.partners_connection_id)?,
             active: row.active,
         };
-        work.connections
-            .insert(connection.connection_id, connection);
+        work.connections.insert(connection.connection_id, connection);
     }
     Ok(())
 }
@@ -295,26 +280,18 @@ async fn load_accounts(
             debits: parse("accounts", &row.debits)?,
             credits: parse("accounts", &row.credits)?,
         };
-        work.accounts.insert(
-            key,
-            Account {
-                seq: row.account_seq,
-                totals,
-                before: Some(totals),
-            },
-        );
+        work.accounts.insert(key, Account { seq: row.account_seq, totals, before: Some(totals) });
     }
     Ok(())
 }
 
 pub(super) fn account_kind(word: &str) -> Result<AccountKind, StoreError> {
-    AccountKind::ALL
-        .into_iter()
-        .find(|kind| kind.as_str() == word)
-        .ok_or_else(|| StoreError::Unreadable {
+    AccountKind::ALL.into_iter().find(|kind| kind.as_str() == word).ok_or_else(|| {
+        StoreError::Unreadable {
             table: "accounts",
             reason: format!("{word:?} is no kind of account"),
-        })
+        }
+    })
 }
 
 async fn load_book_events(
@@ -351,12 +328,7 @@ async fn load_quarantined(
     if needs.quarantined.is_empty() {
         return Ok(());
     }
-    let wanted = keys(
-        needs
-            .quarantined
-            .iter()
-            .map(|(queue, hash)| (queue, hex::encode(hash.0))),
-    )?;
+    let wanted = keys(needs.quarantined.iter().map(|(queue, hash)| (queue, hex::encode(hash.0))))?;
     let rows = sqlx::query!(
         r#"SELECT quarantine_seq AS "quarantine_seq!", queue, sha256 FROM json_each(?1) AS wanted
            JOIN quarantine ON queue = wanted.value ->> 0 AND sha256 = unhex(wanted.value ->> 1)"#,
@@ -367,8 +339,7 @@ async fn load_quarantined(
     .while_doing(LOADING)?;
     for row in rows {
         let hash = ContentHashKey::from(hash_of("quarantine", &row.sha256)?);
-        work.quarantined
-            .insert((row.queue, hash), QuarantineSeq::from(row.quarantine_seq));
+        work.quarantined.insert((row.queue, hash), QuarantineSeq::from(row.quarantine_seq));
     }
     Ok(())
 }

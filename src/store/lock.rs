@@ -68,10 +68,7 @@ impl BookLock {
     /// [`LockError::Held`] when another process has it.
     pub fn take(database: &Path, holder: &str) -> Result<Self, LockError> {
         let path = lock_path(database);
-        let io = |source| LockError::Io {
-            path: path.clone(),
-            source,
-        };
+        let io = |source| LockError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -85,18 +82,12 @@ impl BookLock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 // What the holder says of itself is a help, not a condition.
-                if file
-                    .take(HOLDER_BYTES_MAX)
-                    .read_to_string(&mut holder)
-                    .is_err()
+                if file.take(HOLDER_BYTES_MAX).read_to_string(&mut holder).is_err()
                     || holder.trim().is_empty()
                 {
                     "another process".clone_into(&mut holder);
                 }
-                return Err(LockError::Held {
-                    path,
-                    holder: holder.trim().to_owned(),
-                });
+                return Err(LockError::Held { path, holder: holder.trim().to_owned() });
             }
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }

@@ -105,11 +105,7 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
     })?;
     let ledger_uuid = ledger_identity(&mut connection, now).await?;
     let counters = Counters::load(&mut connection).await?;
-    Ok(OpenedBook {
-        writer: WriteConnection { connection },
-        counters,
-        ledger_uuid,
-    })
+    Ok(OpenedBook { writer: WriteConnection { connection }, counters, ledger_uuid })
 }
 
 /// Opens read-only connections to the book at `path`.
@@ -129,10 +125,7 @@ pub async fn open_readers(path: &Path) -> Result<Readers, StoreError> {
         .connect_with(options(path).read_only(true))
         .await
         .while_doing("opening the book for reading")?;
-    let mut connection = pool
-        .acquire()
-        .await
-        .while_doing("opening the book for reading")?;
+    let mut connection = pool.acquire().await.while_doing("opening the book for reading")?;
     check_version(&mut connection).await?;
     check_migrated(&mut connection, path).await?;
     drop(connection);
@@ -174,9 +167,7 @@ async fn check_setting(
     if value.eq_ignore_ascii_case(expected) {
         Ok(())
     } else {
-        Err(StoreError::Unusable(format!(
-            "{pragma} is {value}, and {expected} is needed"
-        )))
+        Err(StoreError::Unusable(format!("{pragma} is {value}, and {expected} is needed")))
     }
 }
 
@@ -208,10 +199,7 @@ async fn ledger_identity(
     now: TimestampMs,
 ) -> Result<Uuid, StoreError> {
     let doing = "reading the identity of the book";
-    let mut transaction = connection
-        .begin_with("BEGIN IMMEDIATE")
-        .await
-        .while_doing(doing)?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.while_doing(doing)?;
     let (fresh, now_ms) = (Uuid::new_v4().to_string(), now.as_millis());
     sqlx::query!(
         "INSERT INTO ledger (one, ledger_uuid, created_at_ms) VALUES (1, ?1, ?2)
@@ -227,10 +215,8 @@ async fn ledger_identity(
         .await
         .while_doing(doing)?;
     transaction.commit().await.while_doing(doing)?;
-    row.ledger_uuid
-        .parse()
-        .map_err(|error: uuid::Error| StoreError::Unreadable {
-            table: "ledger",
-            reason: error.to_string(),
-        })
+    row.ledger_uuid.parse().map_err(|error: uuid::Error| StoreError::Unreadable {
+        table: "ledger",
+        reason: error.to_string(),
+    })
 }

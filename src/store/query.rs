@@ -154,11 +154,7 @@ impl Readers {
         .fetch_one(&self.pool)
         .await
         .while_doing(READING)?;
-        Ok(if row.known {
-            Some(now)
-        } else {
-            row.due.map(TimestampMs::from_millis)
-        })
+        Ok(if row.known { Some(now) } else { row.due.map(TimestampMs::from_millis) })
     }
 
     /// When the next record is due to be read back.
@@ -234,11 +230,9 @@ impl Readers {
             .map(|row| {
                 let content = match (row.body, row.bytes, row.code, row.detail) {
                     (Some(body), ..) => OutboxContent::Outcome { body },
-                    (None, Some(bytes), Some(code), Some(detail)) => OutboxContent::DeadLetter {
-                        bytes,
-                        code,
-                        detail,
-                    },
+                    (None, Some(bytes), Some(code), Some(detail)) => {
+                        OutboxContent::DeadLetter { bytes, code, detail }
+                    }
                     (None, ..) => {
                         return Err(StoreError::Unreadable {
                             table: "outbox",
@@ -304,11 +298,8 @@ impl Readers {
                 })
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
-        let rank = |state: &str| {
-            crate::domain::state::State::NAMES
-                .iter()
-                .position(|name| *name == state)
-        };
+        let rank =
+            |state: &str| crate::domain::state::State::NAMES.iter().position(|name| *name == state);
         counts.sort_by_key(|line| (rank(&line.state), line.job_type));
         Ok(counts)
     }
@@ -424,7 +415,7 @@ impl Readers {
             let same = |holding: &&mut Holding| {
                 holding.connection_id == connection_id && holding.currency == currency
             };
-            if holdings.last_mut().filter(|last| same(last)).is_none() {
+            if holdings.last_mut().is_none_or(|last| !same(&last)) {
                 holdings.push(Holding {
                     connection_id,
                     currency: currency.clone(),

@@ -84,8 +84,7 @@ where
     T: FromStr,
     T::Err: Display,
 {
-    text.parse()
-        .map_err(|error: T::Err| unreadable(table)(&format_args!("{text:?}: {error}")))
+    text.parse().map_err(|error: T::Err| unreadable(table)(&format_args!("{text:?}: {error}")))
 }
 
 pub(super) fn outcome_of(word: &str) -> Result<Outcome, StoreError> {
@@ -108,12 +107,11 @@ fn decision_of(
 ) -> Result<Decision, StoreError> {
     match (outcome, code, reject_reason) {
         (Outcome::Cleared, None, None) => Ok(Decision::Cleared),
-        (Outcome::Released, Some(code), Some(reject_reason)) => Ok(Decision::Released {
-            code,
-            reject_reason,
-        }),
-        (Outcome::Cleared | Outcome::Released, _, _) => Err(unreadable("decisions")(
-            &"an outcome without its reason, or the other way round",
-        )),
+        (Outcome::Released, Some(code), Some(reject_reason)) => {
+            Ok(Decision::Released { code, reject_reason })
+        }
+        (Outcome::Cleared | Outcome::Released, _, _) => {
+            Err(unreadable("decisions")(&"an outcome without its reason, or the other way round"))
+        }
     }
 }

@@ -85,16 +85,8 @@ async fn verify_accounts(
             table: "transfers",
             reason: format!("the sum of an account cannot be represented: {error}"),
         };
-        recomputed
-            .entry(row.debit_account)
-            .or_default()
-            .debit(quantity)
-            .map_err(overflow)?;
-        recomputed
-            .entry(row.credit_account)
-            .or_default()
-            .credit(quantity)
-            .map_err(overflow)?;
+        recomputed.entry(row.debit_account).or_default().debit(quantity).map_err(overflow)?;
+        recomputed.entry(row.credit_account).or_default().credit(quantity).map_err(overflow)?;
         found.transfers = found.transfers.saturating_add(1);
     }
     drop(rows);
@@ -112,10 +104,7 @@ async fn verify_accounts(
             credits: parse::<Total>("accounts", &row.credits)?,
         };
         let sums = recomputed.remove(&row.account_seq).unwrap_or_default();
-        let name = format!(
-            "{} {} of connection {}",
-            row.kind, row.currency, row.connection_id
-        );
+        let name = format!("{} {} of connection {}", row.kind, row.currency, row.connection_id);
         if stored != sums {
             found.fault(format!(
                 "{name}: the book says {} out and {} in, its movements sum to {} and {}",
@@ -126,17 +115,12 @@ async fn verify_accounts(
         let held_or_incoming =
             row.kind == AccountKind::Held.as_str() || row.kind == AccountKind::Incoming.as_str();
         if negative && held_or_incoming {
-            found.fault(format!(
-                "{name}: holds {}, which is below zero",
-                stored.balance()
-            ));
+            found.fault(format!("{name}: holds {}, which is below zero", stored.balance()));
         }
         found.accounts = found.accounts.saturating_add(1);
     }
     for account in recomputed.keys() {
-        found.fault(format!(
-            "movements name account {account}, which does not exist"
-        ));
+        found.fault(format!("movements name account {account}, which does not exist"));
     }
     Ok(())
 }
@@ -172,11 +156,9 @@ async fn verify_jobs(
         let quantity: Quantity = parse("jobs", &row.quantity)?;
         let outcome = row.outcome.as_deref().map(outcome_of).transpose()?;
         let end = row.final_outcome.as_deref().map(outcome_of).transpose()?;
-        let moved: Vec<MovedRow> =
-            serde_json::from_str(&row.moved).map_err(|error| StoreError::Unreadable {
-                table: "transfers",
-                reason: error.to_string(),
-            })?;
+        let moved: Vec<MovedRow> = serde_json::from_str(&row.moved).map_err(|error| {
+            StoreError::Unreadable { table: "transfers", reason: error.to_string() }
+        })?;
         if let Some(fault) = movements_fault(job_type, quantity, outcome, end, &moved) {
             found.fault(format!("record {} ({}): {fault}", row.record_id, row.state));
         }
@@ -214,20 +196,12 @@ fn movements_fault(
             && (movement.quantity.to_string() == row.3 || overruled(&row.0))
     };
     let complete = expected.len() == moved.len()
-        || (expected
-            .last()
-            .is_some_and(|last| last.phase == Phase::Overruled)
-            && moved.is_empty());
-    let all = expected
-        .iter()
-        .zip(moved)
-        .all(|(movement, row)| agrees(movement, row));
+        || (expected.last().is_some_and(|last| last.phase == Phase::Overruled) && moved.is_empty());
+    let all = expected.iter().zip(moved).all(|(movement, row)| agrees(movement, row));
     if complete && all {
         None
     } else {
-        Some(format!(
-            "its movements are {moved:?}, and its decision and end ask for {expected:?}"
-        ))
+        Some(format!("its movements are {moved:?}, and its decision and end ask for {expected:?}"))
     }
 }
 

@@ -4,24 +4,31 @@
 //! what changed in one transaction. Nothing here touches the database, and nothing is true before
 //! that transaction is committed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod changes;
 
-use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+
 use serde_json::Value;
 use uuid::Uuid;
+
+pub(super) use changes::{
+    Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, TrackedJob,
+};
+pub use changes::{
+    AttemptEnd, BadMessage, BookEventOutcome, ContentHashKey, JobEventKind, Needs, NewAttempt,
+    OutcomeMessage, Owner,
+};
 
 use crate::domain::{
     amount::{AmountError, Balance},
     book::{BookEvent, BookFact, Connection, Currency, body_hash},
-    decision::{Decision, Outcome},
+    decision::Decision,
     ids::{
         AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
         QuarantineSeq, RecordId,
     },
     job::{ContentHash, Job, JobTerms, JobType},
     ledger::{AccountKey, AccountKind, AccountTotals, Movement},
-    message::Refusal,
-    payload::{Nonce, Signature},
     state::{Event, IllegalTransition},
     time::TimestampMs,
 };
@@ -79,201 +86,6 @@ fn next(counter: &mut i64) -> i64 {
     // Row numbers start at one and would take 292 years at a thousand a microsecond to run out.
     *counter = counter.saturating_add(1);
     *counter
-}
-
-/// What a batch needs to see.
-#[derive(Debug, Default)]
-pub struct Needs {
-    /// Records that messages name.
-    pub records: BTreeSet<RecordId>,
-    /// Jobs that answers and reads are about.
-    pub jobs: BTreeSet<JobSeq>,
-    /// Connections by id; those of the jobs are loaded anyway.
-    pub connections: BTreeSet<ConnectionId>,
-    /// Currencies by code; those of the jobs are loaded anyway.
-    pub currencies: BTreeSet<CurrencyCode>,
-    /// Accounts by connection and currency; those of the jobs are loaded anyway.
-    pub accounts: BTreeSet<(ConnectionId, CurrencyCode)>,
-    /// Book events by the exchange's id.
-    pub book_events: BTreeSet<BookEventId>,
-    /// Bad messages by queue and hash.
-    pub quarantined: BTreeSet<(String, ContentHashKey)>,
-    /// How many jobs that are due for an attempt to look for.
-    pub due_attempts: usize,
-    /// How many jobs that can be decided to look for.
-    pub due_decisions: usize,
-}
-
-/// A hash that sorts, so that needs have one order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ContentHashKey(pub [u8; 32]);
-
-impl From<ContentHash> for ContentHashKey {
-    fn from(hash: ContentHash) -> Self {
-        Self(*hash.as_bytes())
-    }
-}
-
-/// A signed attempt that goes to disk before it is sent.
-#[derive(Clone, Debug)]
-pub struct NewAttempt {
-    /// For which job.
-    pub job: JobSeq,
-    /// The decision's outcome; the database checks it.
-    pub outcome: Outcome,
-    /// Its own nonce.
-    pub nonce: Nonce,
-    /// The exact request body.
-    pub body: String,
-    /// The signature in it.
-    pub signature: Signature,
-}
-
-/// What is known of an attempt once it is over.
-#[derive(Clone, Debug, Default)]
-pub struct AttemptEnd {
-    /// What the answer meant, one word.
-    pub result: &'static str,
-    /// The answer's status, if there was an answer.
-    pub http_status: Option<u16>,
-    /// OES's own id of the request.
-    pub request_id: Option<String>,
-    /// The start of the answer's body.
-    pub response: Option<String>,
-    /// What happened, for a reader.
-    pub detail: Option<String>,
-}
-
-/// What happened to a job that no other table tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JobEventKind {
-    /// The record was read, and that moved the job.
-    ReadBack,
-    /// An operator must look.
-    Parked,
-}
-
-impl JobEventKind {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::ReadBack => "read_back",
-            Self::Parked => "parked",
-        }
-    }
-}
-
-/// A message that never acts.
-#[derive(Clone, Debug)]
-pub struct BadMessage {
-    /// The queue it came from.
-    pub queue: String,
-    /// SHA-256 over the bytes.
-    pub sha256: [u8; 32],
-    /// The message as it came.
-    pub bytes: Vec<u8>,
-    /// Why it is refused.
-    pub refusal: Refusal,
-    /// The record it names, where that could be read.
-    pub record_id: Option<RecordId>,
-}
-
-/// An outcome to publish.
-#[derive(Clone, Debug)]
-pub struct OutcomeMessage {
-    /// The job that ended.
-    pub job: JobSeq,
-    /// The id that stays the same for ever.
-    pub event_id: Uuid,
-    /// What queues bind to.
-    pub routing_key: String,
-    /// The event as JSON.
-    pub body: String,
-}
-
-/// Whose movement it is.
-#[derive(Clone, Copy, Debug)]
-pub enum Owner {
-    /// A record's.
-    Job(JobSeq),
-    /// A fed fact's.
-    BookEvent(BookEventSeq),
-}
-
-/// What became of a book event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BookEventOutcome {
-    /// It is in the book now.
-    Applied,
-    /// It was already.
-    AlreadyApplied,
-    /// The id is known with another content; nothing changed.
-    Contradicts,
-    /// It moves the balance of a connection that the book does not have; nothing changed.
-    UnknownConnection,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Account {
-    pub(super) seq: i64,
-    pub(super) totals: AccountTotals,
-    /// As loaded; `None` for an account that this batch makes.
-    pub(super) before: Option<AccountTotals>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct TrackedJob {
-    pub(super) job: Job,
-    /// The state as loaded; `None` for a job that this batch takes in.
-    pub(super) before: Option<&'static str>,
-    pub(super) changed: bool,
-}
-
-pub(super) struct NewDecision {
-    pub(super) job: JobSeq,
-    pub(super) seen: String,
-}
-
-pub(super) struct NewTransfer {
-    pub(super) seq: i64,
-    pub(super) owner: Owner,
-    pub(super) debit: i64,
-    pub(super) credit: i64,
-    pub(super) movement: Movement,
-}
-
-pub(super) struct NewJobEvent {
-    pub(super) seq: i64,
-    pub(super) job: JobSeq,
-    pub(super) kind: JobEventKind,
-    pub(super) detail: String,
-}
-
-pub(super) struct NewBookEvent {
-    pub(super) seq: BookEventSeq,
-    pub(super) event: BookEvent,
-    pub(super) body: String,
-    pub(super) source: String,
-}
-
-/// Everything that the commit will write.
-#[derive(Default)]
-pub(super) struct Changes {
-    pub(super) raw_messages: Vec<(JobSeq, String)>,
-    pub(super) decisions: Vec<NewDecision>,
-    pub(super) transfers: Vec<NewTransfer>,
-    pub(super) attempts: Vec<(AttemptSeq, u32, NewAttempt)>,
-    pub(super) attempt_ends: Vec<(AttemptSeq, AttemptEnd)>,
-    pub(super) job_events: Vec<NewJobEvent>,
-    pub(super) quarantined: Vec<(QuarantineSeq, BadMessage)>,
-    pub(super) seen_again: BTreeMap<QuarantineSeq, u32>,
-    pub(super) outcomes: Vec<(OutboxSeq, OutcomeMessage)>,
-    pub(super) dead_letters: Vec<(OutboxSeq, QuarantineSeq, Uuid, String)>,
-    pub(super) published: BTreeSet<OutboxSeq>,
-    pub(super) book_events: Vec<NewBookEvent>,
-    pub(super) connections: BTreeMap<ConnectionId, BookEventSeq>,
-    pub(super) currencies: BTreeMap<CurrencyCode, BookEventSeq>,
-    pub(super) counts: BTreeMap<(&'static str, JobType), i64>,
 }
 
 /// The rows of one batch.
@@ -338,14 +150,8 @@ impl Work {
         currency: &CurrencyCode,
         kind: AccountKind,
     ) -> Balance {
-        let key = AccountKey {
-            connection_id,
-            currency: currency.clone(),
-            kind,
-        };
-        self.accounts
-            .get(&key)
-            .map_or(Balance::ZERO, |account| account.totals.balance())
+        let key = AccountKey { connection_id, currency: currency.clone(), kind };
+        self.accounts.get(&key).map_or(Balance::ZERO, |account| account.totals.balance())
     }
 
     /// A job of this batch.
@@ -353,10 +159,7 @@ impl Work {
     /// # Errors
     /// [`WorkError::UnknownJob`].
     pub fn job(&self, seq: JobSeq) -> Result<&Job, WorkError> {
-        self.jobs
-            .get(&seq)
-            .map(|tracked| &tracked.job)
-            .ok_or(WorkError::UnknownJob(seq))
+        self.jobs.get(&seq).map(|tracked| &tracked.job).ok_or(WorkError::UnknownJob(seq))
     }
 
     /// The job about a record, if there is one.
@@ -386,10 +189,7 @@ impl Work {
 
     /// The jobs that this batch decides.
     pub fn decided(&self) -> impl Iterator<Item = &Job> {
-        self.changes
-            .decisions
-            .iter()
-            .filter_map(|new| self.job(new.job).ok())
+        self.changes.decisions.iter().filter_map(|new| self.job(new.job).ok())
     }
 
     /// Takes a job in, with its message as it came.
@@ -398,14 +198,7 @@ impl Work {
         let job = Job::received(seq, terms, self.now);
         self.by_record.insert(job.terms.record_id, seq);
         self.count(job.state.name(), job.terms.job_type, 1);
-        self.jobs.insert(
-            seq,
-            TrackedJob {
-                job,
-                before: None,
-                changed: true,
-            },
-        );
+        self.jobs.insert(seq, TrackedJob { job, before: None, changed: true });
         self.changes.raw_messages.push((seq, raw));
         seq
     }
@@ -486,28 +279,16 @@ impl Work {
         };
         let debit = {
             let account = self.account_mut(connection_id, currency, movement.debit);
-            account
-                .totals
-                .debit(movement.quantity)
-                .map_err(amount_error)?;
+            account.totals.debit(movement.quantity).map_err(amount_error)?;
             account.seq
         };
         let credit = {
             let account = self.account_mut(connection_id, currency, movement.credit);
-            account
-                .totals
-                .credit(movement.quantity)
-                .map_err(amount_error)?;
+            account.totals.credit(movement.quantity).map_err(amount_error)?;
             account.seq
         };
         let seq = next(&mut self.counters.transfer);
-        self.changes.transfers.push(NewTransfer {
-            seq,
-            owner,
-            debit,
-            credit,
-            movement,
-        });
+        self.changes.transfers.push(NewTransfer { seq, owner, debit, credit, movement });
         Ok(())
     }
 
@@ -517,11 +298,7 @@ impl Work {
         currency: &CurrencyCode,
         kind: AccountKind,
     ) -> &mut Account {
-        let key = AccountKey {
-            connection_id,
-            currency: currency.clone(),
-            kind,
-        };
+        let key = AccountKey { connection_id, currency: currency.clone(), kind };
         let counter = &mut self.counters.account;
         self.accounts.entry(key).or_insert_with(|| Account {
             seq: next(counter),
@@ -552,12 +329,7 @@ impl Work {
     /// Stores what happened to a job that no other table tells.
     pub fn note(&mut self, job: JobSeq, kind: JobEventKind, detail: &Value) {
         let seq = next(&mut self.counters.job_event);
-        self.changes.job_events.push(NewJobEvent {
-            seq,
-            job,
-            kind,
-            detail: detail.to_string(),
-        });
+        self.changes.job_events.push(NewJobEvent { seq, job, kind, detail: detail.to_string() });
     }
 
     /// Puts a bad message away, with a dead letter for it; the same bytes again are only counted.
@@ -572,9 +344,7 @@ impl Work {
         let seq = QuarantineSeq::from(next(&mut self.counters.quarantine));
         let outbox = OutboxSeq::from(next(&mut self.counters.outbox));
         let event_id = dead_letter_id(&message.queue, &message.sha256);
-        self.changes
-            .dead_letters
-            .push((outbox, seq, event_id, message.queue.clone()));
+        self.changes.dead_letters.push((outbox, seq, event_id, message.queue.clone()));
         self.quarantined.insert(key, seq);
         self.changes.quarantined.push((seq, message));
         true
@@ -627,19 +397,13 @@ impl Work {
     fn show_fact(&mut self, seq: BookEventSeq, fact: &BookFact) -> Result<(), WorkError> {
         match fact {
             BookFact::ConnectionUpserted(connection) => {
-                self.connections
-                    .insert(connection.connection_id, connection.clone());
-                self.changes
-                    .connections
-                    .insert(connection.connection_id, seq);
+                self.connections.insert(connection.connection_id, connection.clone());
+                self.changes.connections.insert(connection.connection_id, seq);
                 Ok(())
             }
             BookFact::CurrencyConfigured(currency) => {
-                self.currencies
-                    .insert(currency.currency.clone(), currency.clone());
-                self.changes
-                    .currencies
-                    .insert(currency.currency.clone(), seq);
+                self.currencies.insert(currency.currency.clone(), currency.clone());
+                self.changes.currencies.insert(currency.currency.clone(), seq);
                 Ok(())
             }
             BookFact::BalanceAdjusted(adjustment) => self.book(

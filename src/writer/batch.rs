@@ -1,6 +1,6 @@
 //! Carrying out commands: together, or one by one when one of them fails.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -64,10 +64,7 @@ impl Failure {
         if error.is_busy() {
             Self::Busy(error)
         } else if error.is_refusal() {
-            Self::Culprit {
-                reason: error.to_string(),
-                due,
-            }
+            Self::Culprit { reason: error.to_string(), due }
         } else {
             Self::Fatal(error)
         }
@@ -103,10 +100,6 @@ impl Writer {
     }
 
     /// One transaction for all commands. Waits for as long as another process holds the lock.
-    #[expect(
-        clippy::type_complexity,
-        reason = "the inner error is a reason and the job that was due"
-    )]
     async fn attempt(
         &mut self,
         batch: &mut [Command],
@@ -129,7 +122,7 @@ impl Writer {
     }
 
     async fn transact(&mut self, batch: &mut [Command]) -> Result<Vec<Done>, Failure> {
-        let now = self.clock.now();
+        let (now, begun) = (self.clock.now(), Instant::now());
         let mut needs = Needs::default();
         for command in batch.iter() {
             command.add_needs(&mut needs);
@@ -139,12 +132,7 @@ impl Writer {
             .begin(now, self.counters, &needs)
             .await
             .map_err(|error| Failure::of_store(error, None))?;
-        let due = open
-            .work
-            .due_attempts()
-            .first()
-            .or(open.work.due_decisions().first())
-            .copied();
+        let due = open.work.due_attempts().first().or(open.work.due_decisions().first()).copied();
         let mut act = Act {
             work: &mut open.work,
             signing: self.signing.as_ref(),
@@ -153,10 +141,8 @@ impl Writer {
             first_attempts_wait: self.first_attempts_wait,
             due_taken: 0,
         };
-        let acted: Result<Vec<Done>, WorkError> = batch
-            .iter_mut()
-            .map(|command| act.carry_out(command))
-            .collect();
+        let acted: Result<Vec<Done>, WorkError> =
+            batch.iter_mut().map(|command| act.carry_out(command)).collect();
         let first_attempts_wait = act.first_attempts_wait;
         match acted {
             Ok(done) => {
@@ -171,18 +157,14 @@ impl Writer {
                     .map_err(|error| Failure::of_store(error, due))?;
                 self.counters = counters;
                 self.first_attempts_wait = first_attempts_wait;
-                self.metrics
-                    .committed(batch.len(), self.clock.now().since(now));
+                self.metrics.committed(batch.len(), begun.elapsed());
                 for (job_type, decision) in decided {
-                    self.metrics
-                        .decision(job_type, decision.outcome(), decision.reject_code());
+                    self.metrics.decision(job_type, decision.outcome(), decision.reject_code());
                 }
                 Ok(done)
             }
             Err(error) => {
-                open.roll_back()
-                    .await
-                    .map_err(|error| Failure::of_store(error, due))?;
+                open.roll_back().await.map_err(|error| Failure::of_store(error, due))?;
                 let reason = error.to_string();
                 Err(if error.is_fatal() {
                     Failure::Stuck { reason }
@@ -198,7 +180,7 @@ impl Writer {
         match (command, done) {
             (Command::Record { answer, .. }, Done::Recorded { recorded, send }) => {
                 self.wake_after_recording(recorded, send.is_some());
-                self.send(send);
+                self.send(send.map(|permitted| *permitted));
                 let _waiting = answer.send(Recording::Recorded(recorded));
             }
             (Command::Prepare { permits, answer }, Done::Prepared(prepared)) => {
@@ -271,16 +253,8 @@ impl Writer {
         let doing = command.name();
         tracing::error!(command = doing, reason, "a command was refused");
         match command {
-            Command::Record {
-                intake,
-                record_only: false,
-                answer,
-            } => {
-                let command = Command::Record {
-                    intake,
-                    record_only: true,
-                    answer,
-                };
+            Command::Record { intake, record_only: false, answer } => {
+                let command = Command::Record { intake, record_only: true, answer };
                 Box::pin(self.execute(vec![command])).await
             }
             Command::Record { answer, .. } => {
@@ -306,17 +280,13 @@ impl Writer {
                 Ok(())
             }
             // Fewer and fewer jobs, until the one at fault is alone; the loop asks for the rest.
-            Command::Prepare {
-                mut permits,
-                answer,
-            } => {
+            Command::Prepare { mut permits, answer } => {
                 if permits.len() > 1 {
                     permits.truncate(permits.len().div_euclid(2));
                     return Box::pin(self.execute(vec![Command::Prepare { permits, answer }]))
                         .await;
                 }
-                self.park_due(due, ParkReason::StepFailed, doing, reason)
-                    .await?;
+                self.park_due(due, ParkReason::StepFailed, doing, reason).await?;
                 let _waiting = answer.send(());
                 Ok(())
             }
@@ -326,8 +296,7 @@ impl Writer {
                     return Box::pin(self.execute(vec![Command::DecideDue { limit, answer }]))
                         .await;
                 }
-                self.park_due(due, ParkReason::DecideFailed, doing, reason)
-                    .await?;
+                self.park_due(due, ParkReason::DecideFailed, doing, reason).await?;
                 let _waiting = answer.send(());
                 Ok(())
             }
@@ -351,10 +320,7 @@ impl Writer {
         }
         for result in results {
             let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
-            let command = Command::SettleReads {
-                results: vec![result],
-                answer,
-            };
+            let command = Command::SettleReads { results: vec![result], answer };
             Box::pin(self.execute(vec![command])).await?;
         }
         Ok(())
@@ -397,30 +363,21 @@ struct Act<'a> {
 impl Act<'_> {
     fn carry_out(&mut self, command: &mut Command) -> Result<Done, WorkError> {
         match command {
-            Command::Record {
-                intake,
-                record_only,
-                ..
-            } => {
+            Command::Record { intake, record_only, .. } => {
                 let recorded = record(self.work, intake);
                 let send = match recorded {
                     Recorded::New(seq) if !*record_only => self.decide_and_prepare(seq)?,
                     Recorded::New(_) | Recorded::Repeated(_) | Recorded::Contradicts(_) => None,
                 };
-                Ok(Done::Recorded { recorded, send })
+                Ok(Done::Recorded { recorded, send: send.map(Box::new) })
             }
             Command::Quarantine { message, .. } => {
                 self.work.quarantine(message.as_ref().clone());
                 Ok(Done::Nothing)
             }
             Command::DecideDue { limit, .. } => {
-                let due: Vec<JobSeq> = self
-                    .work
-                    .due_decisions()
-                    .iter()
-                    .take(*limit)
-                    .copied()
-                    .collect();
+                let due: Vec<JobSeq> =
+                    self.work.due_decisions().iter().take(*limit).copied().collect();
                 let mut sends = Vec::new();
                 for seq in due {
                     if decide::is_undecided(self.work, seq)? {
@@ -435,9 +392,7 @@ impl Act<'_> {
                 Ok(Done::Nothing)
             }
             Command::SettleReads { results, .. } => {
-                let suspected = self
-                    .signing
-                    .is_some_and(|signing| signing.budget.suspects_token());
+                let suspected = self.signing.is_some_and(|signing| signing.budget.suspects_token());
                 for (job, result) in results {
                     resolve::settle(self.work, *job, result, self.limits, suspected)?;
                 }
@@ -473,11 +428,7 @@ impl Act<'_> {
             decide::Decided::Decided => {}
             decide::Decided::Waits | decide::Decided::Parked(_) => return Ok(None),
         }
-        let permit = if self.first_attempts_wait {
-            None
-        } else {
-            signing.budget.try_send_permit()
-        };
+        let permit = if self.first_attempts_wait { None } else { signing.budget.try_send_permit() };
         let Some(permit) = permit else {
             self.first_attempts_wait = true;
             return Ok(None);
@@ -530,11 +481,7 @@ fn park(
         | State::Unknown(_)
         | State::AwaitingApproval => work.advance(job, Event::Park(reason), next)?,
     }
-    work.note(
-        job,
-        JobEventKind::Parked,
-        &json!({"reason": reason.as_str(), "why": why}),
-    );
+    work.note(job, JobEventKind::Parked, &json!({"reason": reason.as_str(), "why": why}));
     tracing::error!(record = %work.job(job)?.terms.record_id, why, "job is parked");
     Ok(())
 }

@@ -31,30 +31,15 @@ pub(super) enum Command {
         answer: oneshot::Sender<Recording>,
     },
     /// One message that does not.
-    Quarantine {
-        message: Box<BadMessage>,
-        answer: oneshot::Sender<()>,
-    },
+    Quarantine { message: Box<BadMessage>, answer: oneshot::Sender<()> },
     /// Jobs that waited for their decision.
-    DecideDue {
-        limit: usize,
-        answer: oneshot::Sender<()>,
-    },
+    DecideDue { limit: usize, answer: oneshot::Sender<()> },
     /// Attempts that are due.
-    Prepare {
-        permits: Vec<SendPermit>,
-        answer: oneshot::Sender<()>,
-    },
+    Prepare { permits: Vec<SendPermit>, answer: oneshot::Sender<()> },
     /// The answer to an attempt.
-    Finish {
-        reply: Box<Reply>,
-        answer: oneshot::Sender<()>,
-    },
+    Finish { reply: Box<Reply>, answer: oneshot::Sender<()> },
     /// What reads brought.
-    SettleReads {
-        results: Vec<(JobSeq, ReadResult)>,
-        answer: oneshot::Sender<()>,
-    },
+    SettleReads { results: Vec<(JobSeq, ReadResult)>, answer: oneshot::Sender<()> },
     /// Messages that the broker has confirmed.
     Published { messages: Vec<OutboxSeq> },
     /// Facts of the exchange.
@@ -66,21 +51,14 @@ pub(super) enum Command {
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
-    Park {
-        job: JobSeq,
-        reason: ParkReason,
-        why: String,
-    },
+    Park { job: JobSeq, reason: ParkReason, why: String },
 }
 
 /// What a command did, to be told once it is committed.
 #[derive(Debug)]
 pub(super) enum Done {
     /// A message was recorded; a new job may have an attempt to send at once.
-    Recorded {
-        recorded: Recorded,
-        send: Option<Permitted>,
-    },
+    Recorded { recorded: Recorded, send: Option<Box<Permitted>> },
     /// Attempts were prepared, each with its own permit.
     Sends(Vec<Permitted>),
     /// Attempts were prepared for the permits that came with the command.
@@ -123,14 +101,10 @@ impl Command {
                 needs.connections.insert(connection);
                 needs.currencies.insert(currency.clone());
                 needs.accounts.insert((connection, currency.clone()));
-                needs
-                    .quarantined
-                    .insert(quarantine_key(&intake.queue, intake.raw.as_bytes()));
+                needs.quarantined.insert(quarantine_key(&intake.queue, intake.raw.as_bytes()));
             }
             Self::Quarantine { message, .. } => {
-                needs
-                    .quarantined
-                    .insert((message.queue.clone(), ContentHashKey(message.sha256)));
+                needs.quarantined.insert((message.queue.clone(), ContentHashKey(message.sha256)));
             }
             Self::DecideDue { limit, .. } => {
                 needs.due_decisions = needs.due_decisions.max(*limit);
@@ -159,10 +133,7 @@ impl Command {
 
 fn quarantine_key(queue: &str, bytes: &[u8]) -> (String, ContentHashKey) {
     use sha2::Digest as _;
-    (
-        queue.to_owned(),
-        ContentHashKey(sha2::Sha256::digest(bytes).into()),
-    )
+    (queue.to_owned(), ContentHashKey(sha2::Sha256::digest(bytes).into()))
 }
 
 fn add_book_needs(event: &BookEvent, needs: &mut Needs) {
@@ -176,9 +147,7 @@ fn add_book_needs(event: &BookEvent, needs: &mut Needs) {
         }
         BookFact::BalanceAdjusted(adjustment) => {
             needs.connections.insert(adjustment.connection_id);
-            needs
-                .accounts
-                .insert((adjustment.connection_id, adjustment.currency.clone()));
+            needs.accounts.insert((adjustment.connection_id, adjustment.currency.clone()));
         }
     }
 }

@@ -40,13 +40,7 @@ fn record(status: RecordStatus) -> OesRecord {
 }
 
 fn judged(state: State, decided: Outcome, tries: Tries, record: OesRecord) -> Finding {
-    let inquiry = Inquiry {
-        terms: &terms(),
-        state,
-        decided,
-        tries,
-        token_suspected: false,
-    };
+    let inquiry = Inquiry { terms: &terms(), state, decided, tries, token_suspected: false };
     judge(&inquiry, &Reading::Found(record), &LIMITS)
 }
 
@@ -64,10 +58,9 @@ fn read_states() -> impl Iterator<Item = State> {
 #[test]
 fn our_outcome_confirms_from_every_state_that_is_read() {
     for state in read_states() {
-        for (status, decided) in [
-            (RecordStatus::Cleared, Outcome::Cleared),
-            (RecordStatus::Released, Outcome::Released),
-        ] {
+        for (status, decided) in
+            [(RecordStatus::Cleared, Outcome::Cleared), (RecordStatus::Released, Outcome::Released)]
+        {
             let finding = judged(state, decided, Tries::default(), record(status));
             assert_eq!(finding, Finding::Ends(Event::Confirm, decided), "{state}");
         }
@@ -77,12 +70,8 @@ fn our_outcome_confirms_from_every_state_that_is_read() {
 #[test]
 fn the_other_outcome_freezes_and_is_never_sent_again() {
     for state in read_states() {
-        let finding = judged(
-            state,
-            Outcome::Cleared,
-            Tries::default(),
-            record(RecordStatus::Released),
-        );
+        let finding =
+            judged(state, Outcome::Cleared, Tries::default(), record(RecordStatus::Released));
         match state {
             State::Conflict(_) => {
                 assert_eq!(finding, Finding::ReadAgain(LIMITS.slow_read_every));
@@ -102,35 +91,21 @@ fn the_other_outcome_by_policy_overrules() {
         let mut overruled = record(RecordStatus::Released);
         overruled.policy_result = Some(PolicyResult::Rejected);
         let finding = judged(state, Outcome::Cleared, Tries::default(), overruled);
-        assert_eq!(
-            finding,
-            Finding::Ends(Event::Overrule, Outcome::Released),
-            "{state}"
-        );
+        assert_eq!(finding, Finding::Ends(Event::Overrule, Outcome::Released), "{state}");
     }
 }
 
 #[test]
 fn a_record_with_other_terms_freezes() {
-    let other_type = OesRecord {
-        job_type: JobType::Deallocation,
-        ..record(RecordStatus::Cleared)
-    };
+    let other_type = OesRecord { job_type: JobType::Deallocation, ..record(RecordStatus::Cleared) };
     let other_connection = OesRecord {
         connection_id: "00000000-0000-4000-8000-000000000000".parse().unwrap(),
         ..record(RecordStatus::Cleared)
     };
     for record in [other_type, other_connection] {
-        let finding = judged(
-            State::Unknown(Doubt::NoReply),
-            Outcome::Cleared,
-            Tries::default(),
-            record,
-        );
-        assert_eq!(
-            finding,
-            Finding::Moves(Event::Freeze(ConflictKind::OtherTerms))
-        );
+        let finding =
+            judged(State::Unknown(Doubt::NoReply), Outcome::Cleared, Tries::default(), record);
+        assert_eq!(finding, Finding::Moves(Event::Freeze(ConflictKind::OtherTerms)));
     }
 }
 
@@ -151,16 +126,8 @@ fn still_reserved_follows_the_answer_that_caused_the_doubt() {
             | Doubt::Restarted => Event::FoundReserved,
         };
         let state = State::Unknown(doubt);
-        let tries = Tries {
-            attempts: 1,
-            ..Tries::default()
-        };
-        let finding = judged(
-            state,
-            Outcome::Cleared,
-            tries,
-            record(RecordStatus::Reserved),
-        );
+        let tries = Tries { attempts: 1, ..Tries::default() };
+        let finding = judged(state, Outcome::Cleared, tries, record(RecordStatus::Reserved));
         assert_eq!(finding, Finding::Moves(expected), "{doubt:?}");
         assert!(state.apply(expected).is_ok());
     }
@@ -176,43 +143,26 @@ fn a_forbidden_update_is_tried_again_when_the_token_is_to_blame() {
         token_suspected: true,
     };
     let reading = Reading::Found(record(RecordStatus::Reserved));
-    assert_eq!(
-        judge(&inquiry, &reading, &LIMITS),
-        Finding::Moves(Event::FoundReserved)
-    );
+    assert_eq!(judge(&inquiry, &reading, &LIMITS), Finding::Moves(Event::FoundReserved));
 }
 
 #[test]
 fn retries_end_at_their_bounds() {
     let state = State::Unknown(Doubt::NoReply);
     let reserved = || record(RecordStatus::Reserved);
-    let attempts = Tries {
-        attempts: LIMITS.attempts_max,
-        ..Tries::default()
-    };
+    let attempts = Tries { attempts: LIMITS.attempts_max, ..Tries::default() };
     assert_eq!(
         judged(state, Outcome::Cleared, attempts, reserved()),
         Finding::Moves(Event::Park(ParkReason::AttemptsExhausted))
     );
-    let old = Tries {
-        age: LIMITS.age_max,
-        ..Tries::default()
-    };
+    let old = Tries { age: LIMITS.age_max, ..Tries::default() };
     assert_eq!(
         judged(state, Outcome::Cleared, old, reserved()),
         Finding::Moves(Event::Park(ParkReason::TooOld))
     );
-    let missed = Tries {
-        attempts: LIMITS.not_found_attempts_max,
-        ..Tries::default()
-    };
+    let missed = Tries { attempts: LIMITS.not_found_attempts_max, ..Tries::default() };
     assert_eq!(
-        judged(
-            State::Unknown(Doubt::NotFound),
-            Outcome::Cleared,
-            missed,
-            reserved()
-        ),
+        judged(State::Unknown(Doubt::NotFound), Outcome::Cleared, missed, reserved()),
         Finding::Moves(Event::Park(ParkReason::NotFoundAtOes))
     );
 }
@@ -224,19 +174,13 @@ fn an_absent_record_is_read_again_a_few_times_and_then_parked() {
             terms: &terms(),
             state: State::Unknown(Doubt::NoReply),
             decided: Outcome::Cleared,
-            tries: Tries {
-                reads,
-                ..Tries::default()
-            },
+            tries: Tries { reads, ..Tries::default() },
             token_suspected: false,
         };
         judge(&inquiry, &Reading::Absent, &LIMITS)
     };
     assert!(matches!(absent(0), Finding::ReadAgain(_)));
-    assert!(matches!(
-        absent(LIMITS.absent_reads_max - 1),
-        Finding::ReadAgain(_)
-    ));
+    assert!(matches!(absent(LIMITS.absent_reads_max - 1), Finding::ReadAgain(_)));
     assert_eq!(
         absent(LIMITS.absent_reads_max),
         Finding::Moves(Event::Park(ParkReason::NotFoundAtOes))
@@ -248,31 +192,16 @@ fn a_pending_approval_is_waited_for_if_we_know_of_it_and_parked_if_not() {
     let mut pending = record(RecordStatus::Reserved);
     pending.pending_approval_id = Some("p-1".to_owned());
     assert_eq!(
-        judged(
-            State::AwaitingApproval,
-            Outcome::Cleared,
-            Tries::default(),
-            pending.clone()
-        ),
+        judged(State::AwaitingApproval, Outcome::Cleared, Tries::default(), pending.clone()),
         Finding::ReadAgain(LIMITS.approval_read_every)
     );
     assert_eq!(
-        judged(
-            State::Unknown(Doubt::NoReply),
-            Outcome::Cleared,
-            Tries::default(),
-            pending.clone()
-        ),
+        judged(State::Unknown(Doubt::NoReply), Outcome::Cleared, Tries::default(), pending.clone()),
         Finding::Moves(Event::Park(ParkReason::ApprovalUnclear))
     );
     pending.policy_result = Some(PolicyResult::Rejected);
     assert_eq!(
-        judged(
-            State::AwaitingApproval,
-            Outcome::Cleared,
-            Tries::default(),
-            pending
-        ),
+        judged(State::AwaitingApproval, Outcome::Cleared, Tries::default(), pending),
         Finding::Moves(Event::Park(ParkReason::PolicyRejected))
     );
 }
@@ -280,17 +209,9 @@ fn a_pending_approval_is_waited_for_if_we_know_of_it_and_parked_if_not() {
 #[test]
 fn every_finding_is_a_legal_transition() {
     let approvals = [None, Some("p-1".to_owned())];
-    let results = [
-        None,
-        Some(PolicyResult::Approved),
-        Some(PolicyResult::Rejected),
-    ];
+    let results = [None, Some(PolicyResult::Approved), Some(PolicyResult::Rejected)];
     for state in read_states() {
-        for status in [
-            RecordStatus::Reserved,
-            RecordStatus::Cleared,
-            RecordStatus::Released,
-        ] {
+        for status in [RecordStatus::Reserved, RecordStatus::Cleared, RecordStatus::Released] {
             for pending_approval_id in &approvals {
                 for policy_result in results {
                     for decided in Outcome::ALL {

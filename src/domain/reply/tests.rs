@@ -34,11 +34,7 @@ fn echo(job_type: JobType) -> Value {
 }
 
 fn verdict(body: &Value) -> Verdict {
-    classify(
-        &terms(JobType::Allocation),
-        200,
-        Some(body.to_string().as_bytes()),
-    )
+    classify(&terms(JobType::Allocation), 200, Some(body.to_string().as_bytes()))
 }
 
 #[test]
@@ -81,10 +77,7 @@ fn a_pending_approval_is_accepted_but_not_final() {
 #[test]
 fn any_other_value_is_a_wrong_echo() {
     for (path, value) in [
-        (
-            "/allocationId",
-            json!("0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a11"),
-        ),
+        ("/allocationId", json!("0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a11")),
         ("/amount/currency", json!("ETH")),
         ("/amount/quantity", json!("10000001")),
         ("/clientId", json!("5d1f0e3a-2b6c-4f0d-8a37-1f0a3c9b2d12")),
@@ -95,11 +88,7 @@ fn any_other_value_is_a_wrong_echo() {
     ] {
         let mut body = echo(JobType::Allocation);
         *body.pointer_mut(path).unwrap() = value;
-        assert_eq!(
-            verdict(&body),
-            Verdict::Doubtful(Doubt::WrongEcho),
-            "{path}"
-        );
+        assert_eq!(verdict(&body), Verdict::Doubtful(Doubt::WrongEcho), "{path}");
     }
 }
 
@@ -107,24 +96,14 @@ fn any_other_value_is_a_wrong_echo() {
 fn an_unreadable_200_tells_nothing() {
     let whole = echo(JobType::Allocation).to_string();
     let cut = &whole.as_bytes()[..whole.len() / 2];
-    for body in [
-        None,
-        Some(&b""[..]),
-        Some(&b"<html>"[..]),
-        Some(&b"null"[..]),
-        Some(cut),
-    ] {
+    for body in [None, Some(&b""[..]), Some(&b"<html>"[..]), Some(&b"null"[..]), Some(cut)] {
         let verdict = classify(&terms(JobType::Allocation), 200, body);
         assert_eq!(verdict, Verdict::Doubtful(Doubt::OddAnswer));
     }
     for field in ["allocationId", "amount", "clientId", "partnersAllocationId"] {
         let mut body = echo(JobType::Allocation);
         body.as_object_mut().unwrap().remove(field);
-        assert_eq!(
-            verdict(&body),
-            Verdict::Doubtful(Doubt::OddAnswer),
-            "{field}"
-        );
+        assert_eq!(verdict(&body), Verdict::Doubtful(Doubt::OddAnswer), "{field}");
     }
 }
 

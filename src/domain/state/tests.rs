@@ -1,0 +1,107 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn events() -> impl Iterator<Item = Event> {
+    [
+        Event::Decide,
+        Event::Prepare,
+        Event::Confirm,
+        Event::AwaitApproval,
+        Event::TurnedAway,
+        Event::FoundReserved,
+        Event::Overrule,
+    ]
+    .into_iter()
+    .chain(Doubt::ALL.into_iter().map(Event::Doubt))
+    .chain(ConflictKind::ALL.into_iter().map(Event::Freeze))
+    .chain(ParkReason::ALL.into_iter().map(Event::Park))
+}
+
+fn successors(state: State) -> BTreeSet<State> {
+    events().filter_map(|event| state.apply(event).ok()).collect()
+}
+
+#[test]
+fn the_happy_path_is_four_states() {
+    let path = [Event::Decide, Event::Prepare, Event::Confirm];
+    let end = path.into_iter().try_fold(State::Received, State::apply);
+    assert_eq!(end, Ok(State::Confirmed));
+}
+
+#[test]
+fn a_lost_reply_is_read_back_before_the_next_attempt() {
+    for doubt in Doubt::ALL {
+        let unknown = State::Sending.apply(Event::Doubt(doubt)).unwrap();
+        assert!(unknown.apply(Event::Prepare).is_err());
+        let again = unknown.apply(Event::FoundReserved).unwrap();
+        assert_eq!(again.apply(Event::Prepare), Ok(State::Sending));
+    }
+}
+
+#[test]
+fn nothing_follows_a_final_state() {
+    for state in State::all().filter(|state| state.is_final()) {
+        assert_eq!(successors(state), BTreeSet::new(), "{state}");
+    }
+}
+
+#[test]
+fn every_decided_state_can_end() {
+    for start in State::all() {
+        if matches!(start, State::Parked(reason) if reason.is_undecided()) {
+            continue;
+        }
+        let mut reached = BTreeSet::from([start]);
+        let mut frontier = vec![start];
+        while let Some(state) = frontier.pop() {
+            for next in successors(state) {
+                if reached.insert(next) {
+                    frontier.push(next);
+                }
+            }
+        }
+        assert!(reached.contains(&State::Confirmed) || start.is_final(), "{start}");
+    }
+}
+
+#[test]
+fn no_attempt_follows_parked_conflict_or_approval() {
+    let stuck = State::all().filter(|state| {
+        matches!(state, State::Parked(_) | State::Conflict(_) | State::AwaitingApproval)
+    });
+    for state in stuck {
+        let reached = successors(state);
+        assert!(!reached.contains(&State::Decided) && !reached.contains(&State::Sending));
+    }
+}
+
+#[test]
+fn an_undecided_job_never_ends_and_a_decided_one_never_becomes_undecided() {
+    for state in State::all() {
+        for event in events() {
+            let Ok(next) = state.apply(event) else {
+                continue;
+            };
+            let undecided = |state| {
+                matches!(state, State::Received)
+                    || matches!(state, State::Parked(reason) if reason.is_undecided())
+            };
+            if undecided(state) {
+                assert!(undecided(next) || next == State::Decided, "{state} → {next}");
+            } else {
+                assert!(!undecided(next), "{state} → {next}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_state_survives_its_row() {
+    for state in State::all() {
+        assert_eq!(State::from_row(state.name(), state.reason()), Ok(state));
+        assert!(State::NAMES.contains(&state.name()));
+    }
+    assert!(State::from_row("confirmed", Some("no_reply")).is_err());
+    assert!(State::from_row("unknown", None).is_err());
+}

@@ -1,0 +1,252 @@
+//! Jobs, their decisions, attempts and history.
+
+use serde_json::{Value, json};
+use sqlx::SqliteConnection;
+
+use super::{array, expect};
+use crate::{
+    domain::{decision::Decision, ids::AttemptSeq},
+    store::{
+        StoreError,
+        work::{AttemptEnd, NewAttempt, NewDecision, NewJobEvent, TrackedJob, Work},
+    },
+};
+
+/// The columns of a job that change in its life.
+fn progress(tracked: &TrackedJob) -> Value {
+    let job = &tracked.job;
+    json!({
+        "job_seq": job.seq, "old_state": tracked.before,
+        "state": job.state.name(), "reason": job.state.reason(), "since": job.state_since,
+        "outcome": job.decision.as_ref().map(Decision::outcome),
+        "final_outcome": job.final_outcome, "next_step_at": job.next_step_at,
+        "attempts_made": job.attempts_made, "attempts_counted": job.attempts_counted,
+        "reads_made": job.reads_made,
+    })
+}
+
+pub(super) async fn new_jobs(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    let row = |tracked: &TrackedJob| {
+        tracked.before.is_none().then(|| {
+            let terms = &tracked.job.terms;
+            json!({
+                "record_id": terms.record_id, "type": terms.job_type,
+                "currency": terms.amount.currency(), "quantity": terms.amount.quantity(),
+                "client_id": terms.client_id, "connection_id": terms.connection_id,
+                "partners_client_id": terms.partners_client_id,
+                "partners_connection_id": terms.partners_connection_id,
+                "partners_record_id": terms.partners_record_id,
+                "hash": tracked.job.content_hash.to_string(),
+                "received_at": tracked.job.received_at, "progress": progress(tracked),
+            })
+        })
+    };
+    let (expected, rows) = array(work.jobs.values().filter_map(row).collect());
+    if expected == 0 {
+        return Ok(());
+    }
+    let result = sqlx::query!(
+        "INSERT INTO jobs (job_seq, record_id, type, currency, quantity, client_id, connection_id,
+             partners_client_id, partners_connection_id, partners_record_id, content_sha256,
+             received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome,
+             next_step_at_ms, attempts_made, attempts_counted, reads_made)
+         SELECT value ->> '$.progress.job_seq', value ->> 'record_id', value ->> 'type',
+                value ->> 'currency', value ->> 'quantity', value ->> 'client_id',
+                value ->> 'connection_id', value ->> 'partners_client_id',
+                value ->> 'partners_connection_id', value ->> 'partners_record_id',
+                unhex(value ->> 'hash'), value ->> 'received_at', value ->> '$.progress.state',
+                value ->> '$.progress.reason', value ->> '$.progress.since',
+                value ->> '$.progress.outcome', value ->> '$.progress.final_outcome',
+                value ->> '$.progress.next_step_at', value ->> '$.progress.attempts_made',
+                value ->> '$.progress.attempts_counted', value ->> '$.progress.reads_made'
+         FROM json_each(?1)",
+        rows
+    )
+    .execute(&mut *connection)
+    .await;
+    expect(result, "the new jobs", expected)?;
+
+    let (expected, rows) = array(
+        work.changes
+            .raw_messages
+            .iter()
+            .map(|(job, raw)| json!({"job_seq": job, "raw": raw}))
+            .collect(),
+    );
+    let result = sqlx::query!(
+        "INSERT INTO messages (job_seq, raw)
+         SELECT value ->> 'job_seq', value ->> 'raw' FROM json_each(?1)",
+        rows
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the new jobs' messages", expected)
+}
+
+pub(super) async fn changed_jobs(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    let changed = work.jobs.values().filter(|job| job.changed && job.before.is_some());
+    let (expected, rows) = array(changed.map(progress).collect());
+    if expected == 0 {
+        return Ok(());
+    }
+    let result = sqlx::query!(
+        "UPDATE jobs SET state = new.value ->> 'state', state_reason = new.value ->> 'reason',
+             state_since_ms = new.value ->> 'since', outcome = new.value ->> 'outcome',
+             final_outcome = new.value ->> 'final_outcome',
+             next_step_at_ms = new.value ->> 'next_step_at',
+             attempts_made = new.value ->> 'attempts_made',
+             attempts_counted = new.value ->> 'attempts_counted',
+             reads_made = new.value ->> 'reads_made'
+         FROM json_each(?1) AS new
+         WHERE job_seq = new.value ->> 'job_seq' AND jobs.state = new.value ->> 'old_state'",
+        rows
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the changed jobs", expected)
+}
+
+pub(super) async fn decisions(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    if work.changes.decisions.is_empty() {
+        return Ok(());
+    }
+    let row = |new: &NewDecision| {
+        let decision = work.jobs.get(&new.job)?.job.decision.as_ref()?;
+        Some(json!({
+            "job_seq": new.job, "outcome": decision.outcome(), "code": decision.reject_code(),
+            "reject_reason": decision.reject_reason(), "seen": new.seen,
+        }))
+    };
+    let (expected, rows) = array(work.changes.decisions.iter().filter_map(row).collect());
+    let now_ms = work.now.as_millis();
+    let result = sqlx::query!(
+        "INSERT INTO decisions (job_seq, outcome, reject_code, reject_reason, source, seen, decided_at_ms)
+         SELECT value ->> 'job_seq', value ->> 'outcome', value ->> 'code', value ->> 'reject_reason',
+                'policy', value ->> 'seen', ?2
+         FROM json_each(?1)",
+        rows,
+        now_ms
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the new decisions", expected)
+}
+
+pub(super) async fn new_attempts(
+    connection: &mut SqliteConnection,
+    work: &Work,
+    key_id: i64,
+) -> Result<(), StoreError> {
+    if work.changes.attempts.is_empty() {
+        return Ok(());
+    }
+    let row = |(seq, number, new): &(AttemptSeq, u32, NewAttempt)| {
+        json!({
+            "attempt_seq": seq, "job_seq": new.job, "attempt_no": number, "outcome": new.outcome,
+            "nonce": new.nonce, "body": new.body, "signature": new.signature,
+        })
+    };
+    let (expected, rows) = array(work.changes.attempts.iter().map(row).collect());
+    let now_ms = work.now.as_millis();
+    let result = sqlx::query!(
+        "INSERT INTO attempts (attempt_seq, job_seq, attempt_no, outcome, nonce, body, signature,
+             key_id, prepared_at_ms)
+         SELECT value ->> 'attempt_seq', value ->> 'job_seq', value ->> 'attempt_no',
+                value ->> 'outcome', value ->> 'nonce', value ->> 'body', value ->> 'signature', ?2, ?3
+         FROM json_each(?1)",
+        rows,
+        key_id,
+        now_ms
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the new attempts", expected)
+}
+
+pub(super) async fn attempt_ends(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    if work.changes.attempt_ends.is_empty() {
+        return Ok(());
+    }
+    let row = |(seq, end): &(AttemptSeq, AttemptEnd)| {
+        json!({
+            "attempt_seq": seq, "result": end.result, "status": end.http_status,
+            "request_id": end.request_id, "response": end.response, "detail": end.detail,
+        })
+    };
+    let (expected, rows) = array(work.changes.attempt_ends.iter().map(row).collect());
+    let now_ms = work.now.as_millis();
+    let result = sqlx::query!(
+        "UPDATE attempts SET result = new.value ->> 'result', http_status = new.value ->> 'status',
+             request_id = new.value ->> 'request_id', response = new.value ->> 'response',
+             detail = new.value ->> 'detail', finished_at_ms = ?2
+         FROM json_each(?1) AS new
+         WHERE attempt_seq = new.value ->> 'attempt_seq' AND attempts.result IS NULL",
+        rows,
+        now_ms
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the results of attempts", expected)
+}
+
+pub(super) async fn job_events(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    if work.changes.job_events.is_empty() {
+        return Ok(());
+    }
+    let row = |new: &NewJobEvent| {
+        json!({
+            "event_seq": new.seq, "job_seq": new.job, "kind": new.kind.as_str(),
+            "detail": new.detail,
+        })
+    };
+    let (expected, rows) = array(work.changes.job_events.iter().map(row).collect());
+    let now_ms = work.now.as_millis();
+    let result = sqlx::query!(
+        "INSERT INTO job_events (event_seq, job_seq, at_ms, kind, detail)
+         SELECT value ->> 'event_seq', value ->> 'job_seq', ?2, value ->> 'kind', value ->> 'detail'
+         FROM json_each(?1)",
+        rows,
+        now_ms
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the new job events", expected)
+}
+
+pub(super) async fn job_counts(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    let row = |((state, job_type), by): (&(&'static str, _), &i64)| {
+        (*by != 0).then(|| json!({"state": state, "type": job_type, "by": by}))
+    };
+    let (expected, rows) = array(work.changes.counts.iter().filter_map(row).collect());
+    if expected == 0 {
+        return Ok(());
+    }
+    let result = sqlx::query!(
+        "UPDATE job_counts SET jobs = jobs + (change.value ->> 'by')
+         FROM json_each(?1) AS change
+         WHERE job_counts.state = change.value ->> 'state'
+           AND job_counts.type = change.value ->> 'type'",
+        rows
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the counts of jobs", expected)
+}

@@ -1,0 +1,214 @@
+//! What a batch needs to see, and what it will write.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::{
+    book::BookEvent,
+    decision::Outcome,
+    ids::{
+        AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
+        QuarantineSeq, RecordId,
+    },
+    job::{ContentHash, Job, JobType},
+    ledger::{AccountTotals, Movement},
+    message::Refusal,
+    payload::{Nonce, Signature},
+};
+
+/// What a batch needs to see.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// Records that messages name.
+    pub records: BTreeSet<RecordId>,
+    /// Jobs that answers and reads are about.
+    pub jobs: BTreeSet<JobSeq>,
+    /// Connections by id; those of the jobs are loaded anyway.
+    pub connections: BTreeSet<ConnectionId>,
+    /// Currencies by code; those of the jobs are loaded anyway.
+    pub currencies: BTreeSet<CurrencyCode>,
+    /// Accounts by connection and currency; those of the jobs are loaded anyway.
+    pub accounts: BTreeSet<(ConnectionId, CurrencyCode)>,
+    /// Book events by the exchange's id.
+    pub book_events: BTreeSet<BookEventId>,
+    /// Bad messages by queue and hash.
+    pub quarantined: BTreeSet<(String, ContentHashKey)>,
+    /// How many jobs that are due for an attempt to look for.
+    pub due_attempts: usize,
+    /// How many jobs that can be decided to look for.
+    pub due_decisions: usize,
+}
+
+/// A hash that sorts, so that needs have one order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentHashKey(pub [u8; 32]);
+
+impl From<ContentHash> for ContentHashKey {
+    fn from(hash: ContentHash) -> Self {
+        Self(*hash.as_bytes())
+    }
+}
+
+/// A signed attempt that goes to disk before it is sent.
+#[derive(Clone, Debug)]
+pub struct NewAttempt {
+    /// For which job.
+    pub job: JobSeq,
+    /// The decision's outcome; the database checks it.
+    pub outcome: Outcome,
+    /// Its own nonce.
+    pub nonce: Nonce,
+    /// The exact request body.
+    pub body: String,
+    /// The signature in it.
+    pub signature: Signature,
+}
+
+/// What is known of an attempt once it is over.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptEnd {
+    /// What the answer meant, one word.
+    pub result: &'static str,
+    /// The answer's status, if there was an answer.
+    pub http_status: Option<u16>,
+    /// OES's own id of the request.
+    pub request_id: Option<String>,
+    /// The start of the answer's body.
+    pub response: Option<String>,
+    /// What happened, for a reader.
+    pub detail: Option<String>,
+}
+
+/// What happened to a job that no other table tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEventKind {
+    /// The record was read, and that moved the job.
+    ReadBack,
+    /// An operator must look.
+    Parked,
+}
+
+impl JobEventKind {
+    pub(in crate::store) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadBack => "read_back",
+            Self::Parked => "parked",
+        }
+    }
+}
+
+/// A message that never acts.
+#[derive(Clone, Debug)]
+pub struct BadMessage {
+    /// The queue it came from.
+    pub queue: String,
+    /// SHA-256 over the bytes.
+    pub sha256: [u8; 32],
+    /// The message as it came.
+    pub bytes: Vec<u8>,
+    /// Why it is refused.
+    pub refusal: Refusal,
+    /// The record it names, where that could be read.
+    pub record_id: Option<RecordId>,
+}
+
+/// An outcome to publish.
+#[derive(Clone, Debug)]
+pub struct OutcomeMessage {
+    /// The job that ended.
+    pub job: JobSeq,
+    /// The id that stays the same for ever.
+    pub event_id: Uuid,
+    /// What queues bind to.
+    pub routing_key: String,
+    /// The event as JSON.
+    pub body: String,
+}
+
+/// Whose movement it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner {
+    /// A record's.
+    Job(JobSeq),
+    /// A fed fact's.
+    BookEvent(BookEventSeq),
+}
+
+/// What became of a book event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BookEventOutcome {
+    /// It is in the book now.
+    Applied,
+    /// It was already.
+    AlreadyApplied,
+    /// The id is known with another content; nothing changed.
+    Contradicts,
+    /// It moves the balance of a connection that the book does not have; nothing changed.
+    UnknownConnection,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Account {
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) totals: AccountTotals,
+    /// As loaded; `None` for an account that this batch makes.
+    pub(in crate::store) before: Option<AccountTotals>,
+}
+
+#[derive(Clone, Debug)]
+pub(in crate::store) struct TrackedJob {
+    pub(in crate::store) job: Job,
+    /// The state as loaded; `None` for a job that this batch takes in.
+    pub(in crate::store) before: Option<&'static str>,
+    pub(in crate::store) changed: bool,
+}
+
+pub(in crate::store) struct NewDecision {
+    pub(in crate::store) job: JobSeq,
+    pub(in crate::store) seen: String,
+}
+
+pub(in crate::store) struct NewTransfer {
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) owner: Owner,
+    pub(in crate::store) debit: i64,
+    pub(in crate::store) credit: i64,
+    pub(in crate::store) movement: Movement,
+}
+
+pub(in crate::store) struct NewJobEvent {
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) job: JobSeq,
+    pub(in crate::store) kind: JobEventKind,
+    pub(in crate::store) detail: String,
+}
+
+pub(in crate::store) struct NewBookEvent {
+    pub(in crate::store) seq: BookEventSeq,
+    pub(in crate::store) event: BookEvent,
+    pub(in crate::store) body: String,
+    pub(in crate::store) source: String,
+}
+
+/// Everything that the commit will write.
+#[derive(Default)]
+pub(in crate::store) struct Changes {
+    pub(in crate::store) raw_messages: Vec<(JobSeq, String)>,
+    pub(in crate::store) decisions: Vec<NewDecision>,
+    pub(in crate::store) transfers: Vec<NewTransfer>,
+    pub(in crate::store) attempts: Vec<(AttemptSeq, u32, NewAttempt)>,
+    pub(in crate::store) attempt_ends: Vec<(AttemptSeq, AttemptEnd)>,
+    pub(in crate::store) job_events: Vec<NewJobEvent>,
+    pub(in crate::store) quarantined: Vec<(QuarantineSeq, BadMessage)>,
+    pub(in crate::store) seen_again: BTreeMap<QuarantineSeq, u32>,
+    pub(in crate::store) outcomes: Vec<(OutboxSeq, OutcomeMessage)>,
+    pub(in crate::store) dead_letters: Vec<(OutboxSeq, QuarantineSeq, Uuid, String)>,
+    pub(in crate::store) published: BTreeSet<OutboxSeq>,
+    pub(in crate::store) book_events: Vec<NewBookEvent>,
+    pub(in crate::store) connections: BTreeMap<ConnectionId, BookEventSeq>,
+    pub(in crate::store) currencies: BTreeMap<CurrencyCode, BookEventSeq>,
+    pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
+}

@@ -1,0 +1,301 @@
+//! The database repeats the rules: no program, also not a wrong one, can break them.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use settled::{
+    domain::{
+        state::{ConflictKind, Doubt, Event, ParkReason, State},
+        time::TimestampMs,
+    },
+    store::open_writer,
+};
+use sqlx::{Connection as _, Executor as _, SqliteConnection};
+
+const ID: &str = "0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a10";
+
+struct Book {
+    connection: SqliteConnection,
+    _folder: tempfile::TempDir,
+}
+
+/// A book as the daemon makes it, opened by somebody who wants to break it.
+async fn book() -> Book {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("book.db");
+    open_writer(&path, TimestampMs::from_millis(1)).await.unwrap().writer.close().await.unwrap();
+    let url = format!("sqlite:{}", path.display());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    connection.execute("PRAGMA recursive_triggers = ON; PRAGMA foreign_keys = ON").await.unwrap();
+    let mut book = Book { connection, _folder: folder };
+    book.must(
+        "INSERT INTO book_events VALUES (1, 'e-1', 'connection.upserted', '{}', zeroblob(32), 'test', 1);
+         INSERT INTO connections VALUES ('9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a',
+             '5d1f0e3a-2b6c-4f0d-8a37-1f0a3c9b2d11', 'client', 'connection', 1, 1);
+         INSERT INTO accounts VALUES (1, '9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a', 'BTC', 'available', '0', '0');
+         INSERT INTO accounts VALUES (2, '9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a', 'BTC', 'oes', '0', '0');
+         INSERT INTO signing_keys VALUES (1, printf('%066d', 2), 1);",
+    )
+    .await;
+    book
+}
+
+impl Book {
+    async fn must(&mut self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        sqlx::raw_sql(sql).execute(&mut self.connection).await.unwrap();
+    }
+
+    async fn refuses(&mut self, sql: &str) -> String {
+        let statement = sqlx::AssertSqlSafe(sql.to_owned());
+        match sqlx::raw_sql(statement).execute(&mut self.connection).await {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("the database took: {sql}"),
+        }
+    }
+
+    /// A job in some state, with the columns that the state needs.
+    async fn job(&mut self, seq: i64, state: State) {
+        let outcome = if is_undecided(state) { "NULL" } else { "'cleared'" };
+        let end = final_outcome(state);
+        let id = format!("{}{seq:04}", &ID[..32]);
+        self.must(&format!(
+            "INSERT INTO jobs VALUES ({seq}, '{id}', 'allocation', 'BTC', '5', '{ID}', '{ID}', 'c', 'n',
+                 'r', zeroblob(32), 1, '{}', {}, 1, {outcome}, {end}, NULL, 1, 0, 0);",
+            state.name(),
+            quoted(state.reason()),
+        ))
+        .await;
+    }
+
+    async fn decision(&mut self, seq: i64) {
+        self.must(&format!(
+            "INSERT INTO decisions VALUES ({seq}, 'cleared', NULL, NULL, 'policy', '{{}}', 1);"
+        ))
+        .await;
+    }
+}
+
+fn quoted(text: Option<&str>) -> String {
+    text.map_or("NULL".to_owned(), |text| format!("'{text}'"))
+}
+
+/// How a cleared job has ended in a state, as SQL.
+fn final_outcome(state: State) -> &'static str {
+    match state {
+        State::Confirmed => "'cleared'",
+        State::Overruled => "'released'",
+        _ => "NULL",
+    }
+}
+
+fn attempt(seq: i64, job: i64, number: i64, outcome: &str, nonce: &str) -> String {
+    format!(
+        "INSERT INTO attempts (attempt_seq, job_seq, attempt_no, outcome, nonce, body, signature, key_id,
+             prepared_at_ms)
+         VALUES ({seq}, {job}, {number}, '{outcome}', '{nonce}', '{{}}', printf('%0130d', 1), 1, 1);"
+    )
+}
+
+fn events() -> impl Iterator<Item = Event> {
+    [
+        Event::Decide,
+        Event::Prepare,
+        Event::Confirm,
+        Event::AwaitApproval,
+        Event::TurnedAway,
+        Event::FoundReserved,
+        Event::Overrule,
+    ]
+    .into_iter()
+    .chain(Doubt::ALL.into_iter().map(Event::Doubt))
+    .chain(ConflictKind::ALL.into_iter().map(Event::Freeze))
+    .chain(ParkReason::ALL.into_iter().map(Event::Park))
+}
+
+/// What one transaction can make of a job: one step, or decision and first attempt at once.
+fn reachable(from: State) -> BTreeSet<State> {
+    let one_step = events().filter_map(|event| from.apply(event).ok());
+    let at_once = (from == State::Received).then_some(State::Sending);
+    one_step.chain(at_once).collect()
+}
+
+fn is_undecided(state: State) -> bool {
+    state == State::Received || matches!(state, State::Parked(reason) if reason.is_undecided())
+}
+
+#[tokio::test]
+async fn a_job_takes_exactly_the_steps_of_the_state_machine() {
+    let mut book = book().await;
+    let mut seq = 0;
+    for from in State::all() {
+        let reachable = reachable(from);
+        for to in State::all().filter(|to| to.name() != from.name()) {
+            seq += 1;
+            book.job(seq, from).await;
+            let outcome = if is_undecided(to) { "NULL" } else { "'cleared'" };
+            let sql = sqlx::AssertSqlSafe(format!(
+                "UPDATE jobs SET state = '{}', state_reason = {}, outcome = {outcome},
+                     final_outcome = {} WHERE job_seq = {seq}",
+                to.name(),
+                quoted(to.reason()),
+                final_outcome(to),
+            ));
+            let taken = sqlx::query(sql).execute(&mut book.connection).await.is_ok();
+            assert_eq!(taken, reachable.contains(&to), "{from} → {to}");
+        }
+    }
+    assert!(seq > 300);
+}
+
+#[tokio::test]
+async fn what_is_written_is_never_changed_or_removed() {
+    let mut book = book().await;
+    book.job(1, State::Sending).await;
+    book.decision(1).await;
+    book.must(&attempt(1, 1, 1, "cleared", "nonce-1")).await;
+    book.must(
+        "INSERT INTO messages VALUES (1, '{}');
+         INSERT INTO transfers VALUES (1, 1, NULL, 'pending', 2, 1, '5', 1);
+         INSERT INTO job_events VALUES (1, 1, 1, 'read_back', '{}');
+         INSERT INTO quarantine VALUES (1, 'q', zeroblob(32), x'00', 'not_json', '', NULL, 1, 1, 1);
+         INSERT INTO outbox VALUES (1, 'dead_letter', NULL, 1, printf('%036d', 1), 'q', NULL, 1, NULL);",
+    )
+    .await;
+    for table in [
+        "ledger",
+        "book_events",
+        "messages",
+        "decisions",
+        "transfers",
+        "attempts",
+        "job_events",
+        "quarantine",
+        "outbox",
+        "jobs",
+        "accounts",
+        "signing_keys",
+    ] {
+        book.refuses(&format!("DELETE FROM {table}")).await;
+    }
+    for change in [
+        "UPDATE ledger SET ledger_uuid = printf('%036d', 1)",
+        "UPDATE book_events SET body = '[]'",
+        "UPDATE messages SET raw = ''",
+        "UPDATE decisions SET outcome = 'released', reject_reason = 'x', reject_code = 'y'",
+        "UPDATE transfers SET quantity = '6'",
+        "UPDATE attempts SET body = '[]'",
+        "UPDATE attempts SET nonce = 'nonce-2'",
+        "UPDATE attempts SET outcome = 'released'",
+        "UPDATE job_events SET detail = '[]'",
+        "UPDATE quarantine SET bytes = x'01'",
+        "UPDATE outbox SET event_id = printf('%036d', 2)",
+        "UPDATE jobs SET quantity = '6'",
+        "UPDATE jobs SET record_id = printf('%036d', 2)",
+        "UPDATE jobs SET outcome = 'released'",
+        "UPDATE accounts SET currency = 'ETH'",
+        "UPDATE signing_keys SET public_key = printf('%066d', 3)",
+        // REPLACE removes a row without being a DELETE.
+        "REPLACE INTO decisions VALUES (1, 'released', 'y', 'x', 'policy', '{}', 1)",
+        "REPLACE INTO transfers VALUES (1, 1, NULL, 'pending', 2, 1, '6', 1)",
+        "REPLACE INTO messages VALUES (1, '[]')",
+        "INSERT OR REPLACE INTO outbox VALUES (1, 'dead_letter', NULL, 1, printf('%036d', 2), 'q', NULL, 1, NULL)",
+    ] {
+        book.refuses(change).await;
+    }
+}
+
+#[tokio::test]
+async fn a_signature_needs_its_decision_and_carries_no_other_outcome() {
+    let mut book = book().await;
+    book.job(1, State::Decided).await;
+    let error = book.refuses(&attempt(1, 1, 1, "cleared", "nonce-1")).await;
+    assert!(error.contains("outcome that was decided"), "{error}");
+    book.decision(1).await;
+    book.refuses(&attempt(1, 1, 1, "released", "nonce-1")).await;
+    book.must(&attempt(1, 1, 1, "cleared", "nonce-1")).await;
+}
+
+#[tokio::test]
+async fn a_nonce_is_stored_once_and_a_job_has_one_open_attempt() {
+    let mut book = book().await;
+    for seq in [1, 2] {
+        book.job(seq, State::Decided).await;
+        book.decision(seq).await;
+    }
+    book.must(&attempt(1, 1, 1, "cleared", "nonce-1")).await;
+    book.refuses(&attempt(2, 2, 1, "cleared", "nonce-1")).await;
+    book.refuses(&attempt(2, 1, 2, "cleared", "nonce-2")).await;
+    book.must("UPDATE attempts SET result = 'no_reply', finished_at_ms = 2").await;
+    book.must(&attempt(2, 1, 2, "cleared", "nonce-2")).await;
+    let error = book
+        .refuses(
+            "UPDATE attempts SET result = 'accepted', finished_at_ms = 3 WHERE attempt_seq = 1",
+        )
+        .await;
+    assert!(error.contains("written once"), "{error}");
+}
+
+#[tokio::test]
+async fn money_moves_once() {
+    let mut book = book().await;
+    book.job(1, State::Sending).await;
+    let transfer = |seq: i64, phase: &str, quantity: &str| {
+        format!("INSERT INTO transfers VALUES ({seq}, 1, NULL, '{phase}', 2, 1, '{quantity}', 1)")
+    };
+    book.must(&transfer(1, "pending", "5")).await;
+    book.refuses(&transfer(2, "pending", "5")).await;
+    book.must(&transfer(2, "posted", "5")).await;
+    book.refuses(&transfer(3, "posted", "5")).await;
+    book.refuses(&transfer(3, "voided", "5")).await;
+    for quantity in ["0", "05", "-5", "5.0", "", "5e3"] {
+        book.refuses(&transfer(3, "overruled", quantity)).await;
+    }
+    book.refuses("INSERT INTO transfers VALUES (4, NULL, 1, 'adjusted', 1, 1, '5', 1)").await;
+    book.must("INSERT INTO transfers VALUES (4, NULL, 1, 'adjusted', 2, 1, '5', 1)").await;
+    book.refuses("INSERT INTO transfers VALUES (5, NULL, 1, 'adjusted', 2, 1, '5', 1)").await;
+}
+
+#[tokio::test]
+async fn one_record_is_one_job_whatever_its_type() {
+    let mut book = book().await;
+    book.job(1, State::Received).await;
+    let again = "INSERT INTO jobs SELECT 2, record_id, 'deallocation', currency, quantity, client_id,
+        connection_id, partners_client_id, partners_connection_id, partners_record_id, content_sha256,
+        received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome, next_step_at_ms,
+        attempts_made, attempts_counted, reads_made FROM jobs WHERE job_seq = 1";
+    let error = book.refuses(again).await;
+    assert!(error.contains("UNIQUE"), "{error}");
+}
+
+#[test]
+fn every_column_says_what_it_is() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut columns = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let mut in_table = false;
+        for line in text.lines() {
+            let code = line.trim_start();
+            if line.starts_with("CREATE TABLE") {
+                in_table = true;
+            } else if line.starts_with(')') {
+                in_table = false;
+            } else if in_table {
+                let word = code.split_whitespace().next().unwrap_or_default();
+                let is_column =
+                    word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
+                        && line.starts_with("    ")
+                        && !line.starts_with("     ")
+                        && !word.is_empty();
+                if is_column {
+                    columns += 1;
+                    let definition = text.split(line).nth(1).unwrap_or_default();
+                    let commented = line.contains("--")
+                        || definition.lines().take(3).any(|next| next.contains("--"));
+                    assert!(commented, "no comment: {line}");
+                }
+            }
+        }
+    }
+    assert!(columns > 80, "only {columns} columns were found");
+}
