@@ -16,35 +16,7 @@ say() { echo "rabbitmq: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
 install() {
-    if [ -x "$bin/rabbitmq-server" ]; then return 0; fi
-    local packages="rabbitmq-server"
-    local command="apt-get install -y --no-install-recommends $packages"
-    if ! command -v apt-get >/dev/null; then
-        fail "RabbitMQ is missing and there is no apt-get here. Install rabbitmq-server 3.10 or newer and set RABBITMQ_BIN to the folder with rabbitmq-server and rabbitmqctl"
-    fi
-    local as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        if ! sudo -n true 2>/dev/null; then
-            fail "RabbitMQ is missing. Run this as root and try again:  apt-get update && $command"
-        fi
-        as_root=(sudo -n)
-    fi
-    say "installing Debian's rabbitmq-server (once)"
-    # The package would start a node for the whole system, which nobody asked for.
-    local policy=/usr/sbin/policy-rc.d made_policy=""
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-        "${as_root[@]}" chmod 755 "$policy"
-        made_policy=yes
-    fi
-    local status=0
-    if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive $command >/dev/null 2>&1; then
-        # The package lists may be missing or old.
-        "${as_root[@]}" apt-get update >&2 || true
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive $command >&2 || status=$?
-    fi
-    if [ -n "$made_policy" ]; then "${as_root[@]}" rm -f "$policy"; fi
-    [ "$status" -eq 0 ] && [ -x "$bin/rabbitmq-server" ] || fail "the installation failed. Run this and try again:  apt-get update && $command"
+    [ -x "$bin/rabbitmq-server" ] || "$(dirname "$0")/install.sh" "rabbitmq-server:$bin/rabbitmq-server"
 }
 
 is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

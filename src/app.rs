@@ -39,6 +39,9 @@ const HOLDER: &str = "settled run";
 /// Share of the grace in which parts may end by themselves; the rest is the writer's.
 const GENTLE_SHARE: f64 = 0.8;
 
+/// How long the writer's own failure is waited for when another part has noticed it first.
+const REASON_WAIT: Duration = Duration::from_secs(2);
+
 /// When a part ends, in the order in which work flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
@@ -323,9 +326,26 @@ impl App {
         let (ended, index, _others) = futures_util::future::select_all(tasks).await;
         let part = self.parts.swap_remove(index);
         match ended {
-            Ok(Ok(())) => anyhow!("the {} ended without being asked", part.name),
+            Ok(Ok(())) => self.why_ended(part.name).await,
             Ok(Err(error)) => error.context(format!("the {} failed", part.name)),
             Err(panic) => anyhow!("the {} panicked: {panic}", part.name),
+        }
+    }
+
+    /// A part that ends by itself has lost the writer, whose own failure is then the reason.
+    async fn why_ended(&mut self, name: &'static str) -> anyhow::Error {
+        let unasked = anyhow!("the {name} ended without being asked");
+        let writer = self.parts.iter().position(|part| part.stage == Stage::Writing);
+        let Some(index) = writer else { return unasked };
+        let mut part = self.parts.swap_remove(index);
+        match tokio::time::timeout(REASON_WAIT, &mut part.task).await {
+            Ok(Ok(Err(error))) => error.context("the writer failed"),
+            Ok(Err(panic)) => anyhow!("the writer panicked: {panic}"),
+            Ok(Ok(Ok(()))) => unasked,
+            Err(_) => {
+                self.parts.push(part);
+                unasked
+            }
         }
     }
 

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod job;
 pub mod ledger;
 pub mod message;
+pub mod news;
 pub mod object;
 pub mod payload;
 pub mod policy;

@@ -242,7 +242,6 @@ impl Metrics {
 
     /// A delivery that was quarantined.
     pub fn refused(&self, code: RefusalCode) {
-        self.message("refused");
         self.refused.get_or_create(&CodeLabels { code: code.as_str() }).inc();
     }
 

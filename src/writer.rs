@@ -10,6 +10,7 @@
 
 mod batch;
 mod command;
+mod news;
 
 use std::{sync::Arc, time::Duration};
 

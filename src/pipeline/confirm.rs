@@ -8,6 +8,7 @@ use crate::{
         decision::Outcome,
         ids::{AttemptSeq, JobSeq},
         ledger::{self, AccountKind},
+        news::News,
         reply::{Verdict, counts_as_attempt},
         schedule::RetryLimits,
         state::{Event, State},
@@ -87,12 +88,9 @@ pub fn end(
         work.book(Owner::Job(seq), terms.connection_id, currency, movement)?;
     }
     if !closing.shortfall.is_zero() {
-        tracing::error!(
-            record = %terms.record_id,
-            shortfall = %closing.shortfall,
-            "OES cleared a deallocation that was released here, and the book cannot cover it"
-        );
-        work.note(seq, JobEventKind::ReadBack, &json!({"shortfall": closing.shortfall}));
+        let (record, shortfall) = (terms.record_id, closing.shortfall);
+        work.note(seq, JobEventKind::ReadBack, &json!({"shortfall": shortfall}));
+        work.tell(News::Shortfall { record, shortfall });
     }
     let body = serde_json::to_string(&Announcement::new(
         &terms,
@@ -108,12 +106,12 @@ pub fn end(
         routing_key: routing_key(terms.job_type, actual),
         body,
     });
-    tracing::info!(
-        record = %terms.record_id,
-        job_type = %terms.job_type,
-        outcome = %actual,
-        took_ms = u64::try_from(work.now().since(received_at).as_millis()).unwrap_or(u64::MAX),
-        "record is final"
-    );
+    work.tell(News::Final {
+        record: terms.record_id,
+        job_type: terms.job_type,
+        outcome: actual,
+        overruled: actual != decision.outcome(),
+        took: work.now().since(received_at),
+    });
     Ok(())
 }

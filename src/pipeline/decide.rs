@@ -12,6 +12,7 @@ use crate::{
         decision::Decision,
         ids::JobSeq,
         ledger::{self, AccountKind},
+        news::News,
         policy::{BookView, Ruling, rule},
         state::{Event, ParkReason, State},
     },
@@ -89,11 +90,8 @@ fn park_undecided(
 ) -> Result<(), WorkError> {
     work.advance(seq, Event::Park(reason), None)?;
     work.note(seq, JobEventKind::Parked, &json!({"reason": reason.as_str(), "saw": view.seen()}));
-    tracing::warn!(
-        record = %work.job(seq)?.terms.record_id,
-        reason = reason.as_str(),
-        "job is parked undecided: its identifiers disagree with its connection in the book"
-    );
+    let record = work.job(seq)?.terms.record_id;
+    work.tell(News::Parked { record, reason, why: None });
     Ok(())
 }
 

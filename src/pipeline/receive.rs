@@ -242,6 +242,7 @@ async fn quarantine(
         "a message is quarantined"
     );
     writer.quarantine(message).await?.await.map_err(|_| WriterGone)?;
+    metrics.message("refused");
     metrics.refused(code);
     Ok(())
 }

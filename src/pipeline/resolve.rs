@@ -15,6 +15,7 @@ use crate::{
     domain::{
         announcement::KnownBy,
         ids::{JobSeq, RecordId},
+        news::News,
         record::{Finding, Inquiry, OesRecord, Reading, judge},
         schedule::RetryLimits,
         state::{Event, State},
@@ -120,15 +121,11 @@ fn move_on(
     let next = match event {
         Event::FoundReserved => now.after(limits.schedule.delay(attempts)),
         Event::Park(reason) => {
-            tracing::warn!(%record, reason = reason.as_str(), "job is parked: an operator must look");
+            work.tell(News::Parked { record, reason, why: None });
             now.after(limits.slow_read_every)
         }
         Event::Freeze(kind) => {
-            tracing::error!(
-                %record,
-                kind = kind.as_str(),
-                "OES contradicts what was decided and sent: the record is frozen. Ask BitGo"
-            );
+            work.tell(News::Frozen { record, kind });
             now.after(limits.slow_read_every)
         }
         Event::AwaitApproval => now.after(limits.approval_read_every),

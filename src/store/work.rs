@@ -29,6 +29,7 @@ use crate::domain::{
     },
     job::{ContentHash, Job, JobTerms, JobType},
     ledger::{AccountKey, AccountKind, AccountTotals, Movement},
+    news::News,
     state::{Event, IllegalTransition},
     time::TimestampMs,
 };
@@ -103,6 +104,7 @@ pub struct Work {
     pub(super) due_decisions: Vec<JobSeq>,
     pub(super) first_attempts_left: bool,
     pub(super) changes: Changes,
+    pub(super) news: Vec<News>,
 }
 
 impl Work {
@@ -121,6 +123,7 @@ impl Work {
             due_decisions: Vec::new(),
             first_attempts_left: false,
             changes: Changes::default(),
+            news: Vec::new(),
         }
     }
 
@@ -187,9 +190,15 @@ impl Work {
         &self.due_decisions
     }
 
-    /// The jobs that this batch decides.
-    pub fn decided(&self) -> impl Iterator<Item = &Job> {
-        self.changes.decisions.iter().filter_map(|new| self.job(new.job).ok())
+    /// Notes what is to be told once the batch is committed.
+    pub fn tell(&mut self, news: News) {
+        self.news.push(news);
+    }
+
+    /// What is to be told once the batch is committed.
+    #[must_use]
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// Takes a job in, with its message as it came.
@@ -254,7 +263,15 @@ impl Work {
             return Err(WorkError::Undecided(seq));
         }
         self.advance(seq, Event::Decide, Some(self.now))?;
-        self.job_mut(seq)?.decision = Some(decision);
+        let job = self.job_mut(seq)?;
+        let news = News::Decided {
+            record: job.terms.record_id,
+            job_type: job.terms.job_type,
+            outcome: decision.outcome(),
+            reject_code: decision.reject_code().map(str::to_owned),
+        };
+        job.decision = Some(decision);
+        self.tell(news);
         self.changes.decisions.push(NewDecision { job: seq, seen });
         Ok(())
     }

@@ -7,10 +7,12 @@ use serde_json::json;
 use super::{
     Recording, Writer,
     command::{Command, Done},
+    news,
 };
 use crate::{
     domain::{
         ids::JobSeq,
+        news::News,
         reply::Verdict,
         state::{Doubt, Event, ParkReason, State},
     },
@@ -146,11 +148,7 @@ impl Writer {
         let first_attempts_wait = act.first_attempts_wait;
         match acted {
             Ok(done) => {
-                let decided: Vec<_> = open
-                    .work
-                    .decided()
-                    .filter_map(|job| Some((job.terms.job_type, job.decision.clone()?)))
-                    .collect();
+                let news = open.work.take_news();
                 let counters = open
                     .commit(self.key_id)
                     .await
@@ -158,8 +156,8 @@ impl Writer {
                 self.counters = counters;
                 self.first_attempts_wait = first_attempts_wait;
                 self.metrics.committed(batch.len(), begun.elapsed());
-                for (job_type, decision) in decided {
-                    self.metrics.decision(job_type, decision.outcome(), decision.reject_code());
+                for item in &news {
+                    news::tell(item, &self.metrics);
                 }
                 Ok(done)
             }
@@ -196,9 +194,18 @@ impl Writer {
                 self.wake.decide.notify_one();
                 let _waiting = answer.send(Ok(outcomes));
             }
-            (Command::Finish { answer, .. } | Command::SettleReads { answer, .. }, _) => {
+            (Command::Finish { reply, answer }, _) => {
+                match reply.verdict {
+                    Verdict::Accepted => self.wake.announce.notify_one(),
+                    Verdict::ApprovalPending | Verdict::Doubtful(_) => {
+                        self.wake.resolve.notify_one();
+                    }
+                    Verdict::TurnedAway => self.wake.send.notify_one(),
+                }
+                let _waiting = answer.send(());
+            }
+            (Command::SettleReads { answer, .. }, _) => {
                 self.wake.announce.notify_one();
-                self.wake.resolve.notify_one();
                 self.wake.send.notify_one();
                 let _waiting = answer.send(());
             }
@@ -482,6 +489,7 @@ fn park(
         | State::AwaitingApproval => work.advance(job, Event::Park(reason), next)?,
     }
     work.note(job, JobEventKind::Parked, &json!({"reason": reason.as_str(), "why": why}));
-    tracing::error!(record = %work.job(job)?.terms.record_id, why, "job is parked");
+    let record = work.job(job)?.terms.record_id;
+    work.tell(News::Parked { record, reason, why: Some(why.to_owned()) });
     Ok(())
 }

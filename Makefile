@@ -1,0 +1,31 @@
+# settled: `make demo` shows it at work, `make test` runs everything.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check-tools lint queries check-queries deny
+
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+demo: check-tools ## A private broker, an OES stand-in, the daemon, and clients that use it
+	@scripts/demo.sh
+
+test: check-tools lint check-queries ## Formatting, lints, committed queries, and every test on real parts
+	@scripts/rabbitmq.sh install
+	@echo "building and running the tests"
+	SQLX_OFFLINE=true scripts/with-rabbitmq.sh cargo test --locked
+
+lint: ## Formatting and lints, warnings denied
+	cargo fmt --check
+	SQLX_OFFLINE=true cargo clippy --locked --all-targets -- -D warnings
+
+check-queries: ## Whether the committed query data is up to date
+	@scripts/check-queries.sh
+
+queries: ## Write the query data that offline builds need
+	@scripts/check-queries.sh --write
+
+deny: ## Licences, bans and sources of dependencies (needs cargo-deny)
+	cargo deny check bans licenses sources
+
+check-tools:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs and try again"; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing. Run this as root and try again:  apt-get update && apt-get install -y gcc libc6-dev"; exit 1; }

@@ -1,0 +1,64 @@
+//! What a batch has to tell once it is committed, for logs and metrics. Before the commit it is not
+//! true yet, and a batch that is rolled back tells nothing.
+
+use std::time::Duration;
+
+use super::{
+    amount::Quantity,
+    decision::Outcome,
+    ids::RecordId,
+    job::JobType,
+    state::{ConflictKind, ParkReason},
+};
+
+/// Something that became true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A record was decided.
+    Decided {
+        /// Which.
+        record: RecordId,
+        /// Of which type.
+        job_type: JobType,
+        /// How.
+        outcome: Outcome,
+        /// The rule that released it.
+        reject_code: Option<String>,
+    },
+    /// OES has ended a record, and so has the book.
+    Final {
+        /// Which.
+        record: RecordId,
+        /// Of which type.
+        job_type: JobType,
+        /// How.
+        outcome: Outcome,
+        /// Whether that is not what was decided here.
+        overruled: bool,
+        /// From its arrival to here.
+        took: Duration,
+    },
+    /// An operator must look at a job.
+    Parked {
+        /// Its record.
+        record: RecordId,
+        /// Why.
+        reason: ParkReason,
+        /// What failed, where something did.
+        why: Option<String>,
+    },
+    /// OES contradicts us about a record.
+    Frozen {
+        /// Which.
+        record: RecordId,
+        /// In which way.
+        kind: ConflictKind,
+    },
+    /// OES cleared a deallocation that was released here, and the book could not cover it.
+    Shortfall {
+        /// Its record.
+        record: RecordId,
+        /// How much was missing, base units.
+        shortfall: Quantity,
+    },
+}

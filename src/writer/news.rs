@@ -1,0 +1,41 @@
+//! Telling what was committed.
+
+use crate::{domain::news::News, metrics::Metrics};
+
+/// Logs and counts something that became true.
+pub(super) fn tell(news: &News, metrics: &Metrics) {
+    match news {
+        News::Decided { record, job_type, outcome, reject_code } => {
+            metrics.decision(*job_type, *outcome, reject_code.as_deref());
+            tracing::debug!(%record, %job_type, %outcome, reject_code, "record is decided");
+        }
+        News::Final { record, job_type, outcome, overruled, took } => {
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            if *overruled {
+                tracing::warn!(
+                    %record, %job_type, %outcome, took_ms,
+                    "OES's policy ended the record otherwise than decided: the book follows OES"
+                );
+            } else {
+                tracing::info!(%record, %job_type, %outcome, took_ms, "record is final");
+            }
+        }
+        News::Parked { record, reason, why } => {
+            let reason = reason.as_str();
+            tracing::error!(%record, reason, why, "job is parked: an operator must look");
+        }
+        News::Frozen { record, kind } => {
+            tracing::error!(
+                %record,
+                kind = kind.as_str(),
+                "OES contradicts what was decided and sent: the record is frozen. Ask BitGo"
+            );
+        }
+        News::Shortfall { record, shortfall } => {
+            tracing::error!(
+                %record, %shortfall,
+                "OES cleared a deallocation that was released here, and the book cannot cover it"
+            );
+        }
+    }
+}
