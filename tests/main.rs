@@ -10,6 +10,18 @@
 )]
 
 mod architecture;
+mod bad_messages;
 mod configuration;
+mod no_job_lost;
+mod one_decision;
+mod operators;
+mod outcomes;
 mod schema_rules;
+mod sender_stops;
+mod shutdown;
 mod signing_vectors;
+mod support;
+mod topology;
+mod unknown_outcomes;
+mod waiting;
+mod whole_life;

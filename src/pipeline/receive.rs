@@ -55,15 +55,27 @@ impl Receiver {
         let mut failures: u32 = 0;
         let mut committed_once = false;
         while !stop.is_cancelled() {
-            let before = committed_once;
-            match self.session(&mut committed_once, &stop).await {
+            let prefetch = if committed_once { self.config.prefetch } else { CAUTIOUS_PREFETCH };
+            let opened = tokio::select! {
+                () = stop.cancelled() => break,
+                opened = ConsumerSession::open(&self.config, prefetch) => opened,
+            };
+            let end = match opened {
+                Ok(session) => {
+                    failures = 0;
+                    self.health.broker_connected(BrokerSide::Consumer, true);
+                    tracing::info!(queue = self.config.jobs_queue, prefetch, "consuming");
+                    self.session(session, &mut committed_once, &stop).await
+                }
+                Err(error) => SessionEnd::Lost(error),
+            };
+            self.health.broker_connected(BrokerSide::Consumer, false);
+            match end {
                 SessionEnd::Stopped | SessionEnd::WriterGone => break,
                 SessionEnd::Lost(error) => {
-                    failures =
-                        if committed_once && !before { 1 } else { failures.saturating_add(1) };
+                    failures = failures.saturating_add(1);
                     let delay = schedule.delay(failures);
                     tracing::warn!(%error, ?delay, "the consumer's session is over; a new one is opened");
-                    self.health.broker_connected(BrokerSide::Consumer, false);
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(delay) => {}
@@ -71,21 +83,14 @@ impl Receiver {
                 }
             }
         }
-        self.health.broker_connected(BrokerSide::Consumer, false);
     }
 
-    async fn session(&self, committed_once: &mut bool, stop: &CancellationToken) -> SessionEnd {
-        let prefetch = if *committed_once { self.config.prefetch } else { CAUTIOUS_PREFETCH };
-        let opened = tokio::select! {
-            () = stop.cancelled() => return SessionEnd::Stopped,
-            opened = ConsumerSession::open(&self.config, prefetch) => opened,
-        };
-        let mut session = match opened {
-            Ok(session) => session,
-            Err(error) => return SessionEnd::Lost(error),
-        };
-        self.health.broker_connected(BrokerSide::Consumer, true);
-        tracing::info!(queue = self.config.jobs_queue, prefetch, "consuming");
+    async fn session(
+        &self,
+        mut session: ConsumerSession,
+        committed_once: &mut bool,
+        stop: &CancellationToken,
+    ) -> SessionEnd {
         let mut pending: FuturesOrdered<Pending> = FuturesOrdered::new();
         let end = match self.consume(&mut session, &mut pending, committed_once, stop).await {
             Ok(()) => SessionEnd::Stopped,

@@ -1,0 +1,73 @@
+//! Outcomes are announced, with one id for ever, however often.
+
+use settled::domain::{announcement::event_id, decision::Outcome, job::JobType};
+
+use crate::support::{eventually, world::World};
+
+#[tokio::test]
+async fn an_outcome_that_no_queue_takes_is_kept_until_one_does() {
+    let world = World::new().await;
+    let channel = world.exchange.channel().await;
+    let options = lapin::options::QueueDeleteOptions::default();
+    channel.queue_delete(world.outcomes.as_str().into(), options).await.unwrap();
+    let daemon = world.daemon().await;
+    let record = world.submit(JobType::Allocation, "5").await;
+    world.wait_for_state(&record, "confirmed").await;
+    eventually("the broker to send it back", || async {
+        (daemon.metric("settled_publish_refused_total").await >= 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(daemon.metric("settled_outbox_waiting").await, 1.0);
+    // Sooner than the next try of this process: a restart looks at once.
+    daemon.stop().await;
+    let queue = world.exchange.bind(&world.outcomes_exchange, "allocation.*").await;
+    let daemon = world.daemon().await;
+    let [heard] = world.exchange.hear(&queue, 1).await.try_into().unwrap();
+    assert_eq!(heard.message_id, event_id(record.id, Outcome::Cleared).to_string());
+    eventually("the outbox to be empty", || async {
+        (daemon.metric("settled_outbox_waiting").await == 0.0).then_some(())
+    })
+    .await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn outcomes_go_out_in_the_order_in_which_they_became_final() {
+    let world = World::with(&[("oes.in_flight_max", "1")]).await;
+    let daemon = world.daemon().await;
+    let records: Vec<_> = (0..30).map(|_| world.reserve(JobType::Allocation, "1")).collect();
+    world.publish(records.iter().map(|record| world.job(record))).await;
+    let heard = world.hear_outcomes(30).await;
+    let order: Vec<String> =
+        heard.iter().map(|heard| heard.json()["recordId"].as_str().unwrap().to_owned()).collect();
+    let sent: Vec<String> =
+        world.oes().puts().iter().map(|put| put.record_id.unwrap().to_string()).collect();
+    assert_eq!(order, sent);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_killed_announces_with_the_same_id() {
+    let world = World::new().await;
+    let process = world.process().await;
+    let record = world.submit(JobType::Allocation, "5").await;
+    // Killed right after the broker has it; the mark in the book may or may not be committed.
+    let [first] = world.hear_outcomes(1).await.try_into().unwrap();
+    process.kill().await;
+    let process = world.process().await;
+    let readers = world.readers().await;
+    eventually("the outbox to be empty", || async {
+        (readers.unpublished_count().await.unwrap() == 0).then_some(())
+    })
+    .await;
+    readers.close().await;
+    process.kill().await;
+    let again = world.exchange.ready(&world.outcomes).await;
+    assert!(again <= 1, "{again} repetitions");
+    if again == 1 {
+        let [second] = world.hear_outcomes(1).await.try_into().unwrap();
+        assert_eq!((first.message_id, first.body), (second.message_id, second.body));
+    }
+    assert!(world.is_final(&record, Outcome::Cleared));
+    world.assert_promises().await;
+}

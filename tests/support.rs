@@ -1,0 +1,29 @@
+//! What the tests stand on: a real broker, the sandbox over real HTTP, and the daemon, in this
+//! process or as the real binary.
+
+pub(crate) mod broker;
+pub(crate) mod daemon;
+pub(crate) mod world;
+
+use std::{future::Future, time::Duration};
+
+/// How long a condition may take to come true before a test fails. Generous: the machines are slow,
+/// and a condition that holds earlier is noticed earlier.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// Looks again and again until something is there; fails with `what` if it never is.
+pub(crate) async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}

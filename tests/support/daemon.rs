@@ -1,0 +1,124 @@
+//! The daemon under test.
+
+use std::{
+    path::Path,
+    process::{Output, Stdio},
+    sync::Arc,
+};
+
+use serde_json::Value;
+use settled::{app::App, clock::SystemClock, config::Config};
+use tokio::{
+    process::{Child, Command},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::eventually;
+
+/// A daemon in this process: fast to start, and ended in order.
+pub(crate) struct Daemon {
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+    http: String,
+}
+
+impl Daemon {
+    pub(crate) async fn start(config: Config) -> Self {
+        Self::try_start(config).await.unwrap()
+    }
+
+    pub(crate) async fn try_start(config: Config) -> anyhow::Result<Self> {
+        let app = App::start(config, Arc::new(SystemClock)).await?;
+        let (stop, http) = (app.stop_token(), format!("http://{}", app.http_address()));
+        #[expect(clippy::disallowed_methods, reason = "the test waits for it in `stop`")]
+        let task = tokio::spawn(app.run());
+        Ok(Self { stop, task, http })
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        get(&self.http, path).await
+    }
+
+    pub(crate) async fn wait_until_ready(&self) {
+        eventually("the daemon to be ready", || async {
+            (self.get("/readyz").await.0 == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// The value of a metric's line, e.g. `settled_jobs{state="parked",type="allocation"}`.
+    pub(crate) async fn metric(&self, line: &str) -> f64 {
+        let (status, text) = self.get("/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        text.lines()
+            .find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(' '))
+            .unwrap_or_else(|| panic!("no metric {line} in\n{text}"))
+            .parse()
+            .unwrap()
+    }
+}
+
+async fn get(base: &str, path: &str) -> (u16, String) {
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let answer = client.get(format!("{base}{path}")).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// The real binary.
+pub(crate) fn binary(config_file: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_settled"));
+    command.arg("--config").arg(config_file).env_remove("SETTLED_CONFIG");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+pub(crate) async fn run(mut command: Command, arguments: &[&str]) -> Output {
+    command.args(arguments).output().await.unwrap()
+}
+
+pub(crate) fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}
+
+/// The daemon as a process, for signals and crashes.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    http: String,
+}
+
+impl Process {
+    /// Starts `settled run` and waits until it is ready. `listen` is where its listener is told to be.
+    pub(crate) async fn start(config_file: &Path, listen: &str) -> Self {
+        let mut command = binary(config_file);
+        command.arg("run").stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        let process = Self { child, http: format!("http://{listen}") };
+        eventually("the daemon's process to be ready", || async {
+            let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+            let answer = client.get(format!("{}/readyz", process.http)).send().await.ok()?;
+            (answer.status() == 200).then_some(())
+        })
+        .await;
+        process
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        let process = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(process, signal).unwrap();
+    }
+
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    pub(crate) async fn readiness(&self) -> Value {
+        serde_json::from_str(&get(&self.http, "/readyz").await.1).unwrap()
+    }
+}
