@@ -6,6 +6,7 @@ mod jobs;
 mod key;
 mod output;
 mod run;
+mod sandbox;
 mod status;
 mod topology;
 
@@ -53,6 +54,8 @@ enum Command {
     /// Look at the signing key and sign with it.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Stand in for OES: serve its routes, play a client, make things go wrong.
+    Sandbox(Box<sandbox::SandboxArgs>),
     /// Ask the daemon's listener whether it is alive, for container health checks.
     Health,
 }
@@ -73,6 +76,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Jobs(command) => jobs::run(&load()?, command).await,
         Command::Book(command) => book::run(&load()?, command).await,
         Command::Key(command) => key::run(load, command),
+        Command::Sandbox(arguments) => sandbox::run(load, *arguments).await,
         Command::Health => {
             crate::web::probe(load()?.http.listen).await.map_err(|reason| anyhow::anyhow!(reason))
         }

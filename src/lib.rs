@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod oes;
 pub mod operator;
 pub mod pipeline;
+pub mod sandbox;
 pub mod secret_file;
 pub mod signer;
 pub mod store;

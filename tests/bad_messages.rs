@@ -31,7 +31,10 @@ fn bad_messages(good: &Value) -> Vec<(Vec<u8>, &'static str)> {
         (text.replacen("client-001", "\u{0}", 1).into_bytes(), "not_json"),
         (text.replacen("client-001", "\\ud800", 1).into_bytes(), "not_json"),
         (vec![b' '; MESSAGE_BYTES_MAX + 1], "too_large"),
-        (text.replacen('{', &format!("{{\"pad\":\"{}\",", "x".repeat(70_000)), 1).into_bytes(), "too_large"),
+        (
+            text.replacen('{', &format!("{{\"pad\":\"{}\",", "x".repeat(70_000)), 1).into_bytes(),
+            "too_large",
+        ),
         (b"null".to_vec(), "bad_field"),
         (b"[]".to_vec(), "bad_field"),
         (format!("[{text}]").into_bytes(), "bad_field"),
@@ -69,7 +72,8 @@ async fn every_kind_of_bad_message_is_kept_with_its_reason_and_none_leads_to_an_
     let good: Value = serde_json::from_slice(&world.job(&never)).unwrap();
     let bad = bad_messages(&good);
     assert!(bad.len() >= 30);
-    let (first, last) = (world.reserve(JobType::Allocation, "1"), world.reserve(JobType::Allocation, "2"));
+    let (first, last) =
+        (world.reserve(JobType::Allocation, "1"), world.reserve(JobType::Allocation, "2"));
     world.publish([world.job(&first)]).await;
     world.publish(bad.iter().map(|(bytes, _)| bytes.clone())).await;
     world.publish([world.job(&last)]).await;
@@ -86,7 +90,7 @@ async fn every_kind_of_bad_message_is_kept_with_its_reason_and_none_leads_to_an_
     }
     assert_eq!(world.puts_of(&never), []);
     assert!(world.history(never.id).await.is_none());
-    assert_eq!(daemon.metric("settled_messages_total{result=\"refused\"}").await, bad.len() as f64);
+    assert_eq!(daemon.count("settled_messages_total{result=\"refused\"}").await, bad.len() as u64);
     world.assert_promises().await;
     daemon.stop().await;
     assert_eq!(world.exchange.ready(&world.jobs_queue).await, 0);
@@ -98,11 +102,11 @@ async fn the_same_bad_bytes_again_are_counted_and_not_published_again() {
     let daemon = world.daemon().await;
     world.publish(std::iter::repeat_n(b"hello".to_vec(), 7)).await;
     eventually("all of them to be refused", || async {
-        let refused = daemon.metric("settled_messages_refused_total{code=\"not_json\"}").await;
-        (refused == 7.0).then_some(())
+        let refused = daemon.count("settled_messages_refused_total{code=\"not_json\"}").await;
+        (refused == 7).then_some(())
     })
     .await;
-    assert_eq!(daemon.metric("settled_quarantined_messages").await, 1.0);
+    assert_eq!(daemon.count("settled_quarantined_messages").await, 1);
     let dead_queue = format!("{}.dead", world.jobs_queue);
     let [heard] = world.exchange.hear(&dead_queue, 1).await.try_into().unwrap();
     assert_eq!(heard.body, b"hello");
@@ -120,7 +124,7 @@ async fn a_bad_message_survives_a_broker_that_cannot_take_its_dead_letter() {
     channel.queue_delete(dead_queue.as_str().into(), options).await.unwrap();
     world.publish([b"hello".to_vec()]).await;
     eventually("the broker to send it back", || async {
-        (daemon.metric("settled_publish_refused_total").await >= 1.0).then_some(())
+        (daemon.count("settled_publish_refused_total").await >= 1).then_some(())
     })
     .await;
     daemon.stop().await;

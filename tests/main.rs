@@ -1,6 +1,8 @@
 //! The integration tests: one crate, a file per promise. Broker, database and HTTP are real.
 #![allow(
     clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,

@@ -105,8 +105,7 @@ async fn killed_again_and_again_under_load_it_still_ends_every_job_once() {
     };
     let announced: BTreeSet<String> =
         heard.iter().map(|heard| heard.json()["recordId"].as_str().unwrap().to_owned()).collect();
-    let expected: BTreeSet<String> =
-        records.iter().map(|record| record.id.to_string()).collect();
+    let expected: BTreeSet<String> = records.iter().map(|record| record.id.to_string()).collect();
     assert_eq!(announced, expected);
     let ids: BTreeSet<_> = heard.iter().map(|heard| &heard.message_id).collect();
     assert_eq!(ids.len(), JOBS, "one event id for each record");

@@ -18,13 +18,13 @@ async fn a_repeated_message_is_one_job_and_one_update() {
     extended["resentAt"] = json!("2026-11-22T00:00:00Z");
     world.publish([message, serde_json::to_vec_pretty(&extended).unwrap()]).await;
     eventually("all repetitions to be acknowledged", || async {
-        let repeated = daemon.metric("settled_messages_total{result=\"repeated\"}").await;
-        (repeated == 21.0).then_some(())
+        let repeated = daemon.count("settled_messages_total{result=\"repeated\"}").await;
+        (repeated == 21).then_some(())
     })
     .await;
     assert_eq!(world.puts_of(&record).len(), 1);
     assert_eq!(world.hear_outcomes(1).await.len(), 1);
-    assert_eq!(daemon.metric("settled_messages_total{result=\"new\"}").await, 1.0);
+    assert_eq!(daemon.count("settled_messages_total{result=\"new\"}").await, 1);
     world.assert_promises().await;
     daemon.stop().await;
     assert_eq!(world.exchange.ready(&world.jobs_queue).await, 0);
@@ -50,10 +50,9 @@ async fn the_same_id_with_other_content_is_quarantined_and_the_first_message_hol
     let mut other: Value = serde_json::from_slice(&message).unwrap();
     let fields = other.as_object_mut().unwrap();
     fields.insert("type".into(), json!("deallocation"));
-    for (from, to) in [
-        ("allocationId", "deallocationId"),
-        ("partnersAllocationId", "partnersDeallocationId"),
-    ] {
+    for (from, to) in
+        [("allocationId", "deallocationId"), ("partnersAllocationId", "partnersDeallocationId")]
+    {
         let value = fields.remove(from).unwrap();
         fields.insert(to.into(), value);
     }
@@ -87,10 +86,7 @@ async fn a_restart_never_decides_again() {
     world.inject(
         settled::sandbox::Fault::new(
             settled::sandbox::On::List,
-            settled::sandbox::Effect::Answer {
-                when: settled::sandbox::When::Before,
-                status: 500,
-            },
+            settled::sandbox::Effect::Answer { when: settled::sandbox::When::Before, status: 500 },
         )
         .times(settled::sandbox::Times::Always),
     );

@@ -40,17 +40,35 @@ async fn jobs_can_be_listed_by_state_type_and_age_and_one_be_told_whole() {
     assert_eq!(old.trim(), "[]");
 
     let told = world.must_run(&["jobs", "show", &bad.id.to_string()]).await;
-    let order = ["received", "decided", "booked", "signed", "answered", "refused_answer (status 422)", "read back"];
+    let order = [
+        "received",
+        "decided",
+        "booked",
+        "signed",
+        "answered",
+        "refused_answer (status 422)",
+        "read back",
+    ];
     let mut rest = told.as_str();
     for part in order {
-        let at = rest.find(part).unwrap_or_else(|| panic!("{part} is missing or out of order in\n{told}"));
+        let at = rest
+            .find(part)
+            .unwrap_or_else(|| panic!("{part} is missing or out of order in\n{told}"));
         rest = &rest[at..];
     }
-    let whole: Value =
-        serde_json::from_str(&world.must_run(&["jobs", "show", &good.id.to_string(), "--json"]).await).unwrap();
-    let signed = whole["timeline"].as_array().unwrap().iter().find(|item| item["what"] == "signed").unwrap();
-    assert_eq!(signed["detail"]["body"], world.puts_of(&good)[0].body, "the exact bytes that were sent");
-    let (success, _, error) = world.run(&["jobs", "show", "0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a10"]).await;
+    let whole: Value = serde_json::from_str(
+        &world.must_run(&["jobs", "show", &good.id.to_string(), "--json"]).await,
+    )
+    .unwrap();
+    let signed =
+        whole["timeline"].as_array().unwrap().iter().find(|item| item["what"] == "signed").unwrap();
+    assert_eq!(
+        signed["detail"]["body"],
+        world.puts_of(&good)[0].body,
+        "the exact bytes that were sent"
+    );
+    let (success, _, error) =
+        world.run(&["jobs", "show", "0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a10"]).await;
     assert!(!success && error.contains("there is no job about record"), "{error}");
 
     let status = world.must_run(&["status"]).await;
@@ -70,9 +88,9 @@ async fn a_released_record_that_oes_has_not_confirmed_shows_in_metrics_and_statu
     world.inject(Fault::new(On::Update, refuse).times(Times::Always));
     let record = world.submit(JobType::Deallocation, "9000000").await;
     world.wait_for_state(&record, "parked(refused_by_oes)").await;
-    assert_eq!(daemon.metric("settled_released_unconfirmed_jobs").await, 1.0);
-    assert!(daemon.metric("settled_released_unconfirmed_oldest_age_seconds").await > 0.0);
-    assert_eq!(daemon.metric("settled_attempts_total{result=\"refused_answer\"}").await, 1.0);
+    assert_eq!(daemon.count("settled_released_unconfirmed_jobs").await, 1);
+    assert!(daemon.number("settled_released_unconfirmed_oldest_age_seconds").await > 0.0);
+    assert_eq!(daemon.count("settled_attempts_total{result=\"refused_answer\"}").await, 1);
     let status = world.must_run(&["status"]).await;
     assert!(status.contains("released and not confirmed by OES: 1 (oldest"), "{status}");
     daemon.stop().await;
@@ -83,7 +101,8 @@ async fn every_metric_that_an_alert_asks_for_is_there() {
     let world = World::new().await;
     let daemon = world.daemon().await;
     let (_, metrics) = daemon.get("/metrics").await;
-    let rules = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/alerts.yml")).unwrap();
+    let rules =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/alerts.yml")).unwrap();
     let mut asked = 0;
     for word in rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
         if word.starts_with("settled_") {
@@ -100,7 +119,13 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
     let mut world = World::new().await;
     let (success, output, _) = world.run(&["doctor"]).await;
     assert!(success, "{output}");
-    for part in ["ok    config", "public key 0258e8", "the book holds", "RabbitMQ answers", "a read succeeded"] {
+    for part in [
+        "ok    config",
+        "public key 0258e8",
+        "the book holds",
+        "RabbitMQ answers",
+        "a read succeeded",
+    ] {
         assert!(output.contains(part), "{part} is missing in\n{output}");
     }
     world.set("oes.base_url", "http://127.0.0.1:1");
@@ -108,7 +133,13 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
     std::fs::write(world.path("key"), "tprv-not-a-key").unwrap();
     let (success, output, error) = world.run(&["doctor"]).await;
     assert!(!success && error.contains("3 things need attention"), "{output}{error}");
-    for part in ["BAD   key", "neither an xprv nor 64 hexadecimal", "BAD   broker", "BAD   oes", "could not connect"] {
+    for part in [
+        "BAD   key",
+        "neither an xprv nor 64 hexadecimal",
+        "BAD   broker",
+        "BAD   oes",
+        "could not connect",
+    ] {
         assert!(output.contains(part), "{part} is missing in\n{output}");
     }
     assert!(!output.contains("a-password") && !error.contains("a-password"));
@@ -124,7 +155,8 @@ async fn a_key_signs_exactly_the_bytes_of_standard_input() {
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(payload).await.unwrap();
         let output = child.wait_with_output().await.unwrap();
-        let expected = settled::signer::SigningKey::from_text(KEY_HEX).unwrap().sign(payload).unwrap();
+        let expected =
+            settled::signer::SigningKey::from_text(KEY_HEX).unwrap().sign(payload).unwrap();
         assert_eq!(text(&output.stdout), format!("{expected}\n"));
     }
     let shown = world.must_run(&["key", "show"]).await;
@@ -141,7 +173,8 @@ async fn the_book_is_imported_once_shown_and_verified() {
     let world = World::new().await;
     let again = world.import(&world.book_lines()).await;
     assert!(again.contains("3 already in the book"), "{again}");
-    let shown: Value = serde_json::from_str(&world.must_run(&["book", "show", "--json"]).await).unwrap();
+    let shown: Value =
+        serde_json::from_str(&world.must_run(&["book", "show", "--json"]).await).unwrap();
     assert_eq!(shown["balances"][0]["available"], "1000000");
     assert_eq!(shown["currencies"][0]["currency"], "BTC");
 
@@ -153,7 +186,10 @@ async fn the_book_is_imported_once_shown_and_verified() {
     let (success, _, error) = world.run(&["book", "import", path.to_str().unwrap()]).await;
     assert!(!success);
     assert!(error.contains("line 1: event b-1 is in the book with another content"), "{error}");
-    assert!(error.contains("line 2: event b-9 adjusts a connection that the book does not have"), "{error}");
+    assert!(
+        error.contains("line 2: event b-9 adjusts a connection that the book does not have"),
+        "{error}"
+    );
     assert_eq!(world.balances().await[0], "1000000");
     assert!(world.must_run(&["book", "verify"]).await.contains("the book holds"));
 }
@@ -164,7 +200,10 @@ async fn a_balance_that_was_tampered_with_is_found() {
     let world = World::new().await;
     let url = format!("sqlite:{}", world.path("book.db").display());
     let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
-    connection.execute("UPDATE accounts SET credits = '1000001' WHERE kind = 'available'").await.unwrap();
+    connection
+        .execute("UPDATE accounts SET credits = '1000001' WHERE kind = 'available'")
+        .await
+        .unwrap();
     connection.close().await.unwrap();
     let (success, output, _) = world.run(&["book", "verify"]).await;
     assert!(!success);
@@ -196,7 +235,8 @@ async fn no_secret_is_in_logs_book_or_answers_even_at_trace() {
         world.wait_for_state(&record, "confirmed").await;
         let status = world.must_run(&["status", "--json"]).await;
         let shown = world.must_run(&["jobs", "show", &record.id.to_string(), "--json"]).await;
-        let id = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+        let id =
+            rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
         status + &shown
     };

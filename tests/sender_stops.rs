@@ -32,7 +32,7 @@ async fn a_refused_token_stops_sending_and_a_read_that_succeeds_resumes_it() {
     assert_eq!(world.oes().counts().puts, 1, "one refusal is enough");
     let (status, body) = daemon.get("/readyz").await;
     assert!(status == 503 && body.contains("token_refused"), "{body}");
-    assert_eq!(daemon.metric("settled_sender_stopped{cause=\"token_refused\"}").await, 1.0);
+    assert_eq!(daemon.count("settled_sender_stopped{cause=\"token_refused\"}").await, 1);
 
     world.oes().clear_faults();
     world.wait_for_final(21).await;
@@ -65,13 +65,13 @@ async fn a_token_without_the_write_scope_stops_sending_and_does_not_flap() {
     world.publish(records.iter().map(|record| world.job(record))).await;
     eventually("sending to stop", || async {
         let cause = "settled_sender_stopped{cause=\"updates_forbidden\"}";
-        (daemon.metric(cause).await == 1.0).then_some(())
+        (daemon.count(cause).await == 1).then_some(())
     })
     .await;
     let puts = world.oes().counts().puts;
     assert!((3..=5).contains(&puts), "{puts} updates before it stopped");
-    let parked = daemon.metric("settled_jobs{state=\"parked\",type=\"allocation\"}").await;
-    assert!(parked <= 3.0, "{parked} jobs were parked for a fault of the token");
+    let parked = daemon.count("settled_jobs{state=\"parked\",type=\"allocation\"}").await;
+    assert!(parked <= 3, "{parked} jobs were parked for a fault of the token");
     world.assert_promises().await;
     daemon.stop().await;
 }
@@ -96,7 +96,8 @@ async fn a_rate_limit_pauses_everything_for_as_long_as_oes_asks() {
         let (limited, other) = (world.puts_of(&limited), world.puts_of(&other));
         let since = |later: TimestampMs| later.since(limited[0].at);
         // A date has no fractions, so it may name a time up to a second earlier.
-        let least = Duration::from_millis(if retry_after == RetryAfter::Seconds { 1_950 } else { 950 });
+        let least =
+            Duration::from_millis(if retry_after == RetryAfter::Seconds { 1_950 } else { 950 });
         assert!(since(limited[1].at) >= least, "{retry_after:?}: {:?}", since(limited[1].at));
         assert!(since(other[0].at) >= least, "{retry_after:?}: {:?}", since(other[0].at));
     }

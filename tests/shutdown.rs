@@ -37,7 +37,8 @@ async fn a_signal_lets_what_is_in_flight_finish_and_exits_with_zero() {
 
 #[tokio::test]
 async fn what_does_not_finish_in_the_grace_is_left_to_the_next_start() {
-    let world = World::with(&[("shutdown.grace_s", "2"), ("oes.request_timeout_ms", "60000")]).await;
+    let world =
+        World::with(&[("shutdown.grace_s", "2"), ("oes.request_timeout_ms", "60000")]).await;
     let mut process = world.process().await;
     let record = world.reserve(JobType::Allocation, "5");
     let slow = Effect::Delay { when: When::After, delay_ms: 30_000 };
@@ -78,7 +79,8 @@ async fn a_second_signal_leaves_at_once() {
     // The first one has been heard when intake has ended.
     eventually("intake to end", || async {
         let readiness = process.readiness().await;
-        let consumer = readiness["parts"].as_array()?.iter().find(|part| part["name"] == "consumer")?;
+        let consumer =
+            readiness["parts"].as_array()?.iter().find(|part| part["name"] == "consumer")?;
         (consumer["ready"] == false).then_some(())
     })
     .await;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use settled::{
     domain::{decision::Outcome, job::JobType},
     sandbox::{
-        AfterRejection, Effect, FinalRefusal, Fault, On, Record, Rules, Stance, Times, When,
+        AfterRejection, Effect, Fault, FinalRefusal, On, Record, Rules, Stance, Times, When,
     },
 };
 
@@ -88,10 +88,9 @@ async fn an_update_that_was_not_applied_is_sent_again_with_a_fresh_nonce() {
 
 #[tokio::test]
 async fn both_answers_to_everything_that_the_reference_leaves_open_are_survived() {
-    for (final_repeat, final_refusal) in [
-        (Stance::Accept, FinalRefusal::Conflict),
-        (Stance::Refuse, FinalRefusal::Unprocessable),
-    ] {
+    for (final_repeat, final_refusal) in
+        [(Stance::Accept, FinalRefusal::Conflict), (Stance::Refuse, FinalRefusal::Unprocessable)]
+    {
         let world = World::new().await;
         let rules = Rules {
             final_repeat,
@@ -191,7 +190,7 @@ async fn the_other_outcome_at_oes_freezes_the_record_and_nothing_is_sent_any_mor
         assert_eq!(world.puts_of(record).len(), 1);
         world.wait_for_state(record, "conflict(other_outcome)").await;
     }
-    assert_eq!(daemon.metric("settled_jobs{state=\"conflict\",type=\"allocation\"}").await, 2.0);
+    assert_eq!(daemon.count("settled_jobs{state=\"conflict\",type=\"allocation\"}").await, 2);
     world.assert_promises().await;
     daemon.stop().await;
 }

@@ -166,8 +166,8 @@ async fn many_jobs_share_commits_and_all_become_final() {
     let ids: std::collections::BTreeSet<_> =
         heard.into_iter().map(|heard| heard.message_id).collect();
     assert_eq!(ids.len(), 300);
-    let commands = daemon.metric("settled_writer_batch_commands_sum").await;
-    let commits = daemon.metric("settled_writer_batch_commands_count").await;
+    let commands = daemon.number("settled_writer_batch_commands_sum").await;
+    let commits = daemon.number("settled_writer_batch_commands_count").await;
     assert!(commands / commits > 2.0, "{commands} commands in {commits} commits");
     world.assert_promises().await;
     daemon.stop().await;
@@ -178,15 +178,12 @@ async fn holds_of_one_batch_are_seen_by_the_next_job_of_it() {
     let world = World::new().await;
     // Three deallocations of two fifths each, published before the daemon starts: two fit.
     let share = (AVAILABLE / 5 * 2).to_string();
-    let records: Vec<_> =
-        (0..3).map(|_| world.reserve(JobType::Deallocation, &share)).collect();
+    let records: Vec<_> = (0..3).map(|_| world.reserve(JobType::Deallocation, &share)).collect();
     world.publish(records.iter().map(|record| world.job(record))).await;
     let daemon = world.daemon().await;
     world.wait_for_final(3).await;
-    let outcomes: Vec<_> = records
-        .iter()
-        .map(|record| world.is_final(record, Outcome::Cleared))
-        .collect();
+    let outcomes: Vec<_> =
+        records.iter().map(|record| world.is_final(record, Outcome::Cleared)).collect();
     assert_eq!(outcomes, [true, true, false]);
     assert_eq!(world.balances().await, [(AVAILABLE / 5).to_string(), "0".into(), "0".into()]);
     world.assert_promises().await;

@@ -7,7 +7,7 @@ use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions,
-        QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
+        QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -125,7 +125,11 @@ impl Exchange {
             let properties = &delivery.properties;
             heard.push(Heard {
                 routing_key: delivery.routing_key.to_string(),
-                message_id: properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default(),
+                message_id: properties
+                    .message_id()
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 persistent: *properties.delivery_mode() == Some(2),
                 headers: properties.headers().as_ref().map(text_headers).unwrap_or_default(),
                 body: delivery.data,
@@ -133,11 +137,6 @@ impl Exchange {
         }
         channel.close(200, "OK".into()).await.unwrap();
         heard
-    }
-
-    pub(crate) async fn purge(&self, queue: &str) {
-        let channel = self.connection.create_channel().await.unwrap();
-        channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap();
     }
 
     /// Waits until nothing is ready in a queue.

@@ -53,14 +53,22 @@ impl Daemon {
     }
 
     /// The value of a metric's line, e.g. `settled_jobs{state="parked",type="allocation"}`.
-    pub(crate) async fn metric(&self, line: &str) -> f64 {
+    pub(crate) async fn number(&self, line: &str) -> f64 {
+        self.metric(line).await.parse().unwrap()
+    }
+
+    /// The same for a line that counts.
+    pub(crate) async fn count(&self, line: &str) -> u64 {
+        let text = self.metric(line).await;
+        text.strip_suffix(".0").unwrap_or(&text).parse().unwrap()
+    }
+
+    async fn metric(&self, line: &str) -> String {
         let (status, text) = self.get("/metrics").await;
         assert_eq!(status, 200, "{text}");
-        text.lines()
-            .find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(' '))
-            .unwrap_or_else(|| panic!("no metric {line} in\n{text}"))
-            .parse()
-            .unwrap()
+        let value =
+            text.lines().find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no metric {line} in\n{text}")).to_owned()
     }
 }
 

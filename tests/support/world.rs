@@ -33,8 +33,7 @@ use super::{
 };
 
 /// A key that signs nothing but tests: the first of the vectors.
-pub(crate) const KEY_HEX: &str =
-    "88c4670be22d23e10e6914266f622500564ee1c1c4b31af25eaccb86eedd6d74";
+pub(crate) const KEY_HEX: &str = "88c4670be22d23e10e6914266f622500564ee1c1c4b31af25eaccb86eedd6d74";
 pub(crate) const TOKEN: &str = "v2x-a-token-that-opens-nothing";
 const ENTERPRISE: &str = "partner-enterprise";
 
@@ -145,10 +144,11 @@ impl World {
             let value = if plain { value.clone() } else { json!(value).to_string() };
             sections.entry(section).or_default().push(format!("{name} = {value}"));
         }
-        let text: String = sections
+        let sections: Vec<String> = sections
             .into_iter()
             .map(|(section, lines)| format!("[{section}]\n{}\n", lines.join("\n")))
             .collect();
+        let text = sections.concat();
         let path = self.path("settled.toml");
         std::fs::write(&path, text).unwrap();
         path
