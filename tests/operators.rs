@@ -133,13 +133,8 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
     std::fs::write(world.path("key"), "tprv-not-a-key").unwrap();
     let (success, output, error) = world.run(&["doctor"]).await;
     assert!(!success && error.contains("3 things need attention"), "{output}{error}");
-    for part in [
-        "BAD   key",
-        "neither an xprv nor 64 hexadecimal",
-        "BAD   broker",
-        "BAD   oes",
-        "could not connect",
-    ] {
+    for part in ["BAD   key", "the key is a tprv", "BAD   broker", "BAD   oes", "could not connect"]
+    {
         assert!(output.contains(part), "{part} is missing in\n{output}");
     }
     assert!(!output.contains("a-password") && !error.contains("a-password"));
@@ -242,7 +237,7 @@ async fn no_secret_is_in_logs_book_or_answers_even_at_trace() {
     };
     let (log, shown) = tokio::join!(reading, working);
     assert!(child.wait().await.unwrap().success());
-    assert!(log.len() > 10_000, "the log has only {} bytes", log.len());
+    assert!(log.contains("TRACE"), "{log}");
     let book = std::fs::read(world.path("book.db")).unwrap();
     let book = String::from_utf8_lossy(&book);
     for secret in [KEY_HEX, TOKEN] {

@@ -26,11 +26,11 @@ async fn a_signal_lets_what_is_in_flight_finish_and_exits_with_zero() {
         process.signal(signal);
         let status = process.child.wait().await.unwrap();
         assert!(status.success(), "{status}");
+        assert!(!world.path("book.db-wal").exists(), "the log was not copied into the database");
         // The answer was waited for, and what it means is committed and announced.
         let history = world.history(record.id).await.unwrap();
         assert_eq!(history.job.state.to_string(), "confirmed");
         assert!(history.announcement.is_some());
-        assert!(!world.path("book.db-wal").exists(), "the log was copied into the database");
         world.assert_promises().await;
     }
 }

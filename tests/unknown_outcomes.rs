@@ -51,7 +51,7 @@ fn applied_without_an_answer() -> Vec<(Effect, usize)> {
         (Effect::Answer { when: after, status: 422 }, 1),
         (Effect::Answer { when: after, status: 404 }, 1),
         (Effect::Answer { when: after, status: 408 }, 1),
-        (Effect::Answer { when: after, status: 202 }, 1),
+        (Effect::Html { when: after, status: 202 }, 1),
         (Effect::Html { when: after, status: 502 }, 1),
         (Effect::Html { when: after, status: 200 }, 1),
         (Effect::Truncate, 1),

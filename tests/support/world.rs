@@ -13,6 +13,7 @@ use settled::{
     clock::SystemClock,
     config::Config,
     domain::{
+        amount::Quantity,
         decision::Outcome,
         ids::{ClientId, ConnectionId, RecordId},
         job::JobType,
@@ -195,7 +196,7 @@ impl World {
 
     /// A connection of the client, with funds on both sides.
     pub(crate) fn add_connection(&self, id: ConnectionId, currency: &str) {
-        let plenty = [(currency.parse().unwrap(), format!("1{}", "0".repeat(90)).parse().unwrap())];
+        let plenty = [(currency.parse().unwrap(), Quantity::MAX.to_string().parse().unwrap())];
         self.oes()
             .add_client(ClientSeed {
                 id: self.client_id,
