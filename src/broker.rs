@@ -23,7 +23,7 @@ use crate::config::BrokerConfig;
 
 pub use consumer::{ConsumerSession, Delivery};
 pub use publisher::{Outgoing, PublishOutcome, PublisherSession};
-pub use topology::{check, declare};
+pub use topology::{check, declare, declare_outcomes_queue, remove};
 
 /// AMQP's code for a normal close.
 const REPLY_SUCCESS: u16 = 200;

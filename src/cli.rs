@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and which room answers.
 
 mod book;
+mod demo;
 mod doctor;
 mod jobs;
 mod key;
@@ -56,6 +57,9 @@ enum Command {
     Key(key::KeyCommand),
     /// Stand in for OES: serve its routes, play a client, make things go wrong.
     Sandbox(Box<sandbox::SandboxArgs>),
+    /// Show the worker at work: a sandbox, the daemon, clients that allocate and deallocate, repeated
+    /// and malformed messages, lost answers. Needs a broker; `make demo` brings one.
+    Demo(demo::DemoArgs),
     /// Ask the daemon's listener whether it is alive, for container health checks.
     Health,
 }
@@ -77,6 +81,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Book(command) => book::run(&load()?, command).await,
         Command::Key(command) => key::run(load, command),
         Command::Sandbox(arguments) => sandbox::run(load, *arguments).await,
+        Command::Demo(arguments) => demo::run(&load()?, &arguments).await,
         Command::Health => {
             crate::web::probe(load()?.http.listen).await.map_err(|reason| anyhow::anyhow!(reason))
         }

@@ -113,7 +113,13 @@ impl OesClient {
         let base = partner_base(base_url, enterprise, config.allow_plain_http)?;
         // A second installation is refused, which is fine: there is a provider then.
         let _installed = rustls::crypto::ring::default_provider().install_default();
-        let http = Client::builder()
+        // Plain HTTP needs no certificates, and a small machine may have none.
+        let builder = if base.scheme() == "http" {
+            Client::builder().tls_certs_only([])
+        } else {
+            Client::builder()
+        };
+        let http = builder
             .user_agent(concat!("settled/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
             .timeout(Duration::from_millis(config.request_timeout_ms))

@@ -37,22 +37,20 @@ pub struct ConsumerSession {
 }
 
 impl ConsumerSession {
-    /// Connects and consumes with a bound on what is unacknowledged.
+    /// Connects and consumes a queue with a bound on what is unacknowledged.
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn open(config: &BrokerConfig, prefetch: u16) -> Result<Self, BrokerError> {
+    pub async fn open(
+        config: &BrokerConfig,
+        queue: &str,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
         let connection = connect(config, "consumer").await?;
         let limit = config.call_timeout();
         let channel = within(limit, "opening a channel", connection.create_channel()).await?;
-        let consumer = consume(&channel, &config.jobs_queue, prefetch, limit).await?;
-        Ok(Self {
-            connection,
-            channel,
-            consumer,
-            queue: config.jobs_queue.clone(),
-            call_timeout: limit,
-        })
+        let consumer = consume(&channel, queue, prefetch, limit).await?;
+        Ok(Self { connection, channel, consumer, queue: queue.to_owned(), call_timeout: limit })
     }
 
     /// The next delivery. Can be dropped and called again without losing one.

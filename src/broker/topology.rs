@@ -6,7 +6,10 @@
 
 use lapin::{
     Channel, Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 
@@ -21,6 +24,9 @@ const DELIVERY_LIMIT: &str = "x-delivery-limit";
 /// passed at once, and dead-letters a message that comes back for the first time. This number means
 /// the same to both, and needs no other declaration when the broker is upgraded.
 const DELIVERY_LIMIT_NEVER_REACHED: i32 = i32::MAX;
+
+/// What a queue binds with to hear everything of a topic exchange.
+const EVERY_KEY: &str = "#";
 
 struct Declared<'a> {
     connection: &'a Connection,
@@ -51,6 +57,46 @@ pub async fn declare(
     ];
     lines.push(this.queue(jobs, &dead_lettering).await?);
     Ok(lines)
+}
+
+/// Declares a queue that takes every outcome, as an exchange would for itself. Answers its name.
+///
+/// # Errors
+/// [`BrokerError`].
+pub async fn declare_outcomes_queue(
+    connection: &Connection,
+    config: &BrokerConfig,
+) -> Result<String, BrokerError> {
+    let this = Declared { connection, config };
+    let queue = format!("{}.heard", config.outcomes_exchange);
+    this.queue(&queue, &[]).await?;
+    this.bind(&queue, &config.outcomes_exchange, EVERY_KEY).await?;
+    Ok(queue)
+}
+
+/// Removes queues and exchanges with everything in them; those that are not there are no fault.
+///
+/// # Errors
+/// [`BrokerError`].
+pub async fn remove(
+    connection: &Connection,
+    config: &BrokerConfig,
+    further_queues: &[&str],
+) -> Result<(), BrokerError> {
+    let this = Declared { connection, config };
+    let dead = config.dead_queue();
+    for queue in further_queues.iter().copied().chain([config.jobs_queue.as_str(), &dead]) {
+        let channel = this.channel().await?;
+        let call = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        this.answer(call, &format!("queue {queue}"), "").await?;
+    }
+    for exchange in [&config.outcomes_exchange, &config.dead_letter_exchange] {
+        let channel = this.channel().await?;
+        let options = ExchangeDeleteOptions::default();
+        let call = channel.exchange_delete(exchange.as_str().into(), options);
+        this.answer(call, &format!("exchange {exchange}"), "").await?;
+    }
+    Ok(())
 }
 
 /// Looks whether everything that the daemon needs is there, without the right to declare it. What

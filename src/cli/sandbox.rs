@@ -1,6 +1,6 @@
 //! `settled sandbox`.
 
-mod init;
+pub(super) mod init;
 mod serve;
 
 use std::{path::PathBuf, time::Duration};

@@ -58,7 +58,7 @@ impl Receiver {
             let prefetch = if committed_once { self.config.prefetch } else { CAUTIOUS_PREFETCH };
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
-                opened = ConsumerSession::open(&self.config, prefetch) => opened,
+                opened = ConsumerSession::open(&self.config, &self.config.jobs_queue, prefetch) => opened,
             };
             let end = match opened {
                 Ok(session) => {

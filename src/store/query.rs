@@ -114,6 +114,21 @@ pub struct Holding {
     pub incoming: Balance,
 }
 
+/// How many records were decided in one way.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutcomeCount {
+    /// Allocation or deallocation.
+    #[serde(rename = "type")]
+    pub job_type: JobType,
+    /// How.
+    pub outcome: Outcome,
+    /// The rule that released them.
+    pub reject_code: Option<String>,
+    /// How many.
+    pub jobs: u64,
+}
+
 const READING: &str = "reading the book";
 
 fn count(number: i64) -> u64 {
@@ -302,6 +317,33 @@ impl Readers {
             |state: &str| crate::domain::state::State::NAMES.iter().position(|name| *name == state);
         counts.sort_by_key(|line| (rank(&line.state), line.job_type));
         Ok(counts)
+    }
+
+    /// How many records were decided in each way. Looks at every decision.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn outcome_counts(&self) -> Result<Vec<OutcomeCount>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT type AS "job_type!", decisions.outcome AS "outcome!", reject_code,
+                count(*) AS "jobs!: i64"
+               FROM decisions JOIN jobs USING (job_seq)
+               GROUP BY type, decisions.outcome, reject_code
+               ORDER BY type, decisions.outcome, count(*) DESC"#
+        )
+        .fetch_all(&self.pool)
+        .await
+        .while_doing(READING)?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(OutcomeCount {
+                    job_type: parse("jobs", &row.job_type)?,
+                    outcome: outcome_of(&row.outcome)?,
+                    reject_code: row.reject_code,
+                    jobs: count(row.jobs),
+                })
+            })
+            .collect()
     }
 
     /// The oldest open job of each state that has one.

@@ -24,11 +24,16 @@ const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
 pub(super) fn run(folder: &Path) -> anyhow::Result<()> {
+    let seed = make(folder)?;
+    explain(&fs::canonicalize(folder)?, &seed)
+}
+
+/// Makes the folder and what is in it.
+pub(in crate::cli) fn make(folder: &Path) -> anyhow::Result<Seed> {
     DirBuilder::new()
         .mode(FOLDER_MODE)
         .create(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    let folder = fs::canonicalize(folder)?;
     let partner_key = secret();
     let client_key = secret();
     let public = |key: &str| SigningKey::from_text(key).map(|key| key.public_key());
@@ -43,7 +48,7 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<()> {
     ] {
         write(&folder.join(name), &content)?;
     }
-    explain(&folder, &seed)
+    Ok(seed)
 }
 
 /// A private key or a token: 64 hexadecimal characters. All but a vanishing share of such numbers
@@ -52,7 +57,8 @@ fn secret() -> String {
     hex::encode(rand::random::<[u8; SECRET_BYTES]>())
 }
 
-fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+/// Writes a new file that only its owner can read.
+pub(in crate::cli) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
