@@ -287,3 +287,29 @@ async fn a_record_that_a_list_leaves_out_is_asked_for_by_name() {
     world.assert_promises().await;
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn without_a_list_route_that_works_every_record_is_asked_for_by_name() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    for list_answer in [
+        Effect::Answer { when: When::Before, status: 400 },
+        Effect::Answer { when: When::Before, status: 404 },
+        Effect::Html { when: When::Before, status: 200 },
+        Effect::Html { when: When::Before, status: 500 },
+    ] {
+        let records: Vec<_> = (0..3).map(|_| world.reserve(JobType::Allocation, "5")).collect();
+        for record in &records {
+            world.inject(once(Effect::Reset { when: When::After }).of_record(record.id));
+        }
+        world.inject(Fault::new(On::List, list_answer).times(Times::Always));
+        world.publish(records.iter().map(|record| world.job(record))).await;
+        for record in &records {
+            world.wait_for_state(record, "confirmed").await;
+            assert_eq!(world.puts_of(record).len(), 1);
+        }
+        world.oes().clear_faults();
+    }
+    world.assert_promises().await;
+    daemon.stop().await;
+}

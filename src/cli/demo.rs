@@ -42,12 +42,13 @@ pub(super) async fn run(config: &Config, arguments: &DemoArgs) -> anyhow::Result
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut parts = Parts::start(config, &arguments.folder).await?;
+    let stays_up = std::io::stdout().is_terminal();
     let result = tokio::select! {
-        result = perform(&mut parts, arguments) => result,
+        result = perform(&mut parts, arguments, stays_up) => result,
         () = either(&mut interrupt, &mut terminate) => Err(anyhow::anyhow!("interrupted")),
     };
     let result = match result {
-        Ok(()) if std::io::stdout().is_terminal() => {
+        Ok(()) if stays_up => {
             output::line("\nEverything goes on running; order more, or press Ctrl-C to end it.")?;
             either(&mut interrupt, &mut terminate).await;
             Ok(())
@@ -65,7 +66,7 @@ async fn either(one: &mut Signal, other: &mut Signal) {
     }
 }
 
-async fn perform(parts: &mut Parts, arguments: &DemoArgs) -> anyhow::Result<()> {
+async fn perform(parts: &mut Parts, arguments: &DemoArgs, stays_up: bool) -> anyhow::Result<()> {
     let readers = parts.readers().await?;
     let before = readers.holdings().await?;
     let played: Played = play::play(parts, arguments.orders).await?;
@@ -87,5 +88,5 @@ async fn perform(parts: &mut Parts, arguments: &DemoArgs) -> anyhow::Result<()> 
         "\nThe book holds: {} movements of {} jobs add up to the balances of {} accounts.",
         verified.transfers, verified.jobs, verified.accounts
     ))?;
-    show::where_to_look_next(parts)
+    show::where_to_look_next(parts, stays_up)
 }

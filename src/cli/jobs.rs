@@ -117,13 +117,14 @@ pub(super) fn list(jobs: &[JobLine], now: TimestampMs) -> anyhow::Result<()> {
             Some(reason) => format!("{} ({reason})", job.state),
             None => job.state.clone(),
         };
-        let decision = match (job.outcome, job.final_outcome) {
-            (None, _) => "–".to_owned(),
-            (Some(decided), Some(actual)) if decided != actual => {
-                format!("{decided}, OES: {actual}")
-            }
-            (Some(decided), _) => decided.to_string(),
-        };
+        let mut decision =
+            job.outcome.map_or_else(|| "–".to_owned(), |outcome| outcome.to_string());
+        if let Some(code) = &job.reject_code {
+            decision = format!("{decision} ({code})");
+        }
+        if let Some(actual) = job.final_outcome.filter(|_| job.final_outcome != job.outcome) {
+            decision = format!("{decision}, OES: {actual}");
+        }
         table.add_row([
             job.record_id.to_string(),
             job.job_type.to_string(),

@@ -184,25 +184,32 @@ impl Resolver {
     /// Reads the records of `targets`; what could not be read is asked again later.
     async fn read(&self, targets: &[ReadTarget]) -> Vec<(JobSeq, ReadResult)> {
         let ids: Vec<RecordId> = targets.iter().map(|target| target.record_id).collect();
-        let mut found = match self.read_many(&ids).await {
-            Ok(found) => found,
+        let (mut found, list_failed) = match self.read_many(&ids).await {
+            Ok(found) => (found, false),
             Err(error) => {
                 tracing::warn!(
                     records = ids.len(),
                     first_record = %ids.first().map_or_else(String::new, RecordId::to_string),
                     %error,
-                    "records could not be read back; they are read again later"
+                    "a list of records could not be read back"
                 );
-                return targets.iter().map(|target| (target.job, ReadResult::Failed)).collect();
+                if !matches!(error, ReadError::Failed(_)) {
+                    return targets.iter().map(|target| (target.job, ReadResult::Failed)).collect();
+                }
+                (HashMap::new(), true)
             }
         };
         let mut results = Vec::with_capacity(targets.len());
+        let mut is_down = false;
         for target in targets {
             let result = match found.remove(&target.record_id) {
                 Some(record) => ReadResult::Answered(Reading::Found(record)),
-                // A list may leave out what exists, so an absence is asked for by name.
+                None if is_down => ReadResult::Failed,
+                // A list may leave out what exists, so an absence is asked for by name. So is
+                // everything when the list route itself does not work: no record waits for that.
                 None => self.read_one(target.record_id).await,
             };
+            is_down |= list_failed && matches!(result, ReadResult::Failed);
             results.push((target.job, result));
         }
         results

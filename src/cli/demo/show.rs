@@ -1,6 +1,6 @@
 //! What the demo shows when everything is final.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use serde_json::Value;
 
@@ -108,18 +108,25 @@ async fn clients_see(parts: &Parts, played: &Played) -> anyhow::Result<()> {
     output::line(table)
 }
 
-pub(super) fn where_to_look_next(parts: &Parts) -> anyhow::Result<()> {
-    let folder = parts.folder.display();
-    let program = std::env::current_exe()?;
-    let settled = format!("{} -c {folder}/settled.toml", program.display());
+pub(super) fn where_to_look_next(parts: &Parts, stays_up: bool) -> anyhow::Result<()> {
+    let here = std::env::current_dir()?;
+    let short = |path: &Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
+    let program = short(&std::env::current_exe()?);
+    let folder = short(&parts.folder);
+    let settled = format!("{program} -c {folder}/settled.toml");
     output::line(format_args!(
         "\nWhere to look next:\n\
          \n  {settled} status\
-         \n  {settled} jobs list --state confirmed --type deallocation\
+         \n  {settled} jobs list --type deallocation\
          \n  {settled} jobs show RECORD\
          \n  {settled} book show\
-         \n  less {folder}/daemon.log\
-         \n\nand while everything is running:\n\
+         \n  less {folder}/daemon.log"
+    ))?;
+    if !stays_up {
+        return Ok(());
+    }
+    output::line(format_args!(
+        "\nWhile everything is running, from another terminal:\n\
          \n  curl -s http://{http}/readyz; curl -s http://{http}/metrics\
          \n  curl -s {sandbox}/_sandbox/state\
          \n  export SETTLED_SANDBOX_BASE_URL={sandbox} SETTLED_SANDBOX_ENTERPRISE_ID={enterprise}\
@@ -129,6 +136,5 @@ pub(super) fn where_to_look_next(parts: &Parts) -> anyhow::Result<()> {
         sandbox = parts.sandbox_url,
         enterprise = parts.seed.clients.first().map_or("", |client| client.enterprise_id.as_str()),
         connection = parts.connections().first().map_or_else(String::new, ToString::to_string),
-        program = program.display(),
     ))
 }

@@ -52,6 +52,8 @@ pub struct JobLine {
     pub state_reason: Option<String>,
     /// What was decided.
     pub outcome: Option<Outcome>,
+    /// Why it was released, if it was: the policy's word for it.
+    pub reject_code: Option<String>,
     /// How OES ended it.
     pub final_outcome: Option<Outcome>,
     /// Attempts so far.
@@ -76,9 +78,10 @@ impl Readers {
         let limit = i64::from(filter.limit);
         let rows = sqlx::query!(
             r#"SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
-                connection_id, state, state_reason, outcome, final_outcome, attempts_made,
+                connection_id, state, state_reason, jobs.outcome AS outcome,
+                decisions.reject_code AS "reject_code?", final_outcome, attempts_made,
                 received_at_ms, state_since_ms, next_step_at_ms
-               FROM jobs
+               FROM jobs LEFT JOIN decisions USING (job_seq)
                WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR type = ?2)
                  AND (?3 IS NULL OR received_at_ms <= ?3)
                ORDER BY job_seq DESC LIMIT ?4"#,
@@ -105,6 +108,7 @@ impl Readers {
                     state: row.state,
                     state_reason: row.state_reason,
                     outcome: optional_outcome(row.outcome.as_deref())?,
+                    reject_code: row.reject_code,
                     final_outcome: optional_outcome(row.final_outcome.as_deref())?,
                     attempts: row.attempts_made,
                     received_at_ms: TimestampMs::from_millis(row.received_at_ms),
