@@ -1,4 +1,8 @@
-//! `settled`: the settlement worker of an exchange partner of BitGo's off-exchange settlement.
+//! `settled`: the settlement worker of an exchange partner of BitGo's off-exchange settlement (OES).
+//!
+//! The modules below stand in reading order: first the rules, which know nothing of the world; then
+//! the steps that apply them; then each room that touches the world; then how it is all put together
+//! and what people see of it. `ARCHITECTURE.md` tells the story, and lists what must stay absent.
 #![cfg_attr(
     test,
     allow(
@@ -7,23 +11,47 @@
         reason = "a test may overflow and abort, and compares with `_` what it does not list"
     )
 )]
-pub mod app;
-pub mod book_file;
-pub mod broker;
-pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod control;
+
+// The rules: amounts, ids, messages, policy, payload, ledger, states. Pure.
 pub mod domain;
-pub mod health;
-pub mod metrics;
-pub mod oes;
-pub mod operator;
+
+// The steps of a job, one file each, and the loops that drive them.
 pub mod pipeline;
-pub mod sandbox;
+
+// The one task that changes the book, many changes to a commit.
+pub mod writer;
+
+// The book on disk: the only SQL.
+pub mod store;
+
+// RabbitMQ: the only AMQP.
+pub mod broker;
+
+// OES: the only HTTP that leaves the process.
+pub mod oes;
+
+// The key, and how secrets are read from files.
 pub mod secret_file;
 pub mod signer;
-pub mod store;
+
+// The one place that reads the time.
+pub mod clock;
+
+// What can be configured, and the parts put together, watched, and ended in order.
+pub mod app;
+pub mod config;
+
+// What probes and people see: health, metrics, logs, the listener, the control socket.
+pub mod control;
+pub mod health;
+pub mod metrics;
 pub mod telemetry;
 pub mod web;
-pub mod writer;
+
+// What operators ask for, and the command line that asks.
+pub mod book_file;
+pub mod cli;
+pub mod operator;
+
+// A stand-in for OES, for the demo, the tests and partners' own tests.
+pub mod sandbox;
