@@ -28,4 +28,4 @@ deny: ## Licences, bans and sources of dependencies (needs cargo-deny)
 
 check-tools:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs and try again"; exit 1; }
-	@command -v cc >/dev/null || { echo "a C compiler is missing. Run this as root and try again:  apt-get update && apt-get install -y gcc libc6-dev"; exit 1; }
+	@command -v cc >/dev/null || scripts/install.sh gcc:/usr/bin/cc libc6-dev:/usr/include/stdio.h
