@@ -139,7 +139,7 @@ pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection,
         crate::secret_file::read(file)?.as_str().clone_into(&mut uri.authority.userinfo.password);
     }
     uri.query.heartbeat = Some(config.heartbeat_s);
-    let _installed = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::use_ring();
     let properties = ConnectionProperties::default()
         .with_connection_name(format!("settled {purpose} (process {})", std::process::id()).into());
     let limit = Duration::from_millis(config.connect_timeout_ms);

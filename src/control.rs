@@ -156,7 +156,7 @@ impl ControlClient {
     /// # Errors
     /// [`ControlError::Unreachable`] when the client cannot be made.
     pub fn new(socket: &Path) -> Result<Self, ControlError> {
-        let _installed = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::use_ring();
         let http = reqwest::Client::builder()
             .unix_socket(socket)
             .timeout(REQUEST_TIMEOUT)

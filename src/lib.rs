@@ -27,8 +27,9 @@ pub mod store;
 // RabbitMQ: the only AMQP.
 pub mod broker;
 
-// OES: the only HTTP that leaves the process.
+// OES: the only HTTP that leaves the process; and what secures both ways out.
 pub mod oes;
+pub mod tls;
 
 // The key, and how secrets are read from files.
 pub mod secret_file;

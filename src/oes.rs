@@ -111,8 +111,7 @@ impl OesClient {
             return Err(OesSetupError::BadToken);
         }
         let base = partner_base(base_url, enterprise, config.allow_plain_http)?;
-        // A second installation is refused, which is fine: there is a provider then.
-        let _installed = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::use_ring();
         // Plain HTTP needs no certificates, and a small machine may have none.
         let builder = if base.scheme() == "http" {
             Client::builder().tls_certs_only([])

@@ -121,7 +121,7 @@ async fn metrics(State(web): State<Web>) -> Response {
 /// A reason, when it is not.
 pub async fn probe(address: SocketAddr) -> Result<(), String> {
     // Plain HTTP to ourselves: TLS is not wanted, and system certificates may be missing.
-    let _installed = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::use_ring();
     let client = reqwest::Client::builder()
         .timeout(PROBE_TIMEOUT)
         .no_proxy()

@@ -105,8 +105,7 @@ impl SandboxClient {
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(SandboxClientError::BadToken);
         }
-        // A second installation is refused, which is fine: there is a provider then.
-        let _installed = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::use_ring();
         let builder = Client::builder()
             .user_agent(concat!("settled-sandbox/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)

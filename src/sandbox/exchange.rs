@@ -8,7 +8,7 @@ use super::{
     answer::{Answer, Refusal},
     audit::Reading,
     auth::too_many,
-    fault::{Effect, Stage},
+    fault::{Effect, Stage, When},
     incoming::{Incoming, with_request_id},
     platform::{Arrival, Call},
     state::Shared,
@@ -76,7 +76,13 @@ impl Shared {
                 let answer =
                     self.with(|platform| platform.carry_out(call, &arrival, &incoming, now));
                 wait(arrival.misfortune.delay_after_ms).await;
-                self.distort(effect, answer, &arrival, &incoming)
+                match (call, effect) {
+                    (Call::Order(_), Some(Effect::Answer { when: When::After, status: 500 })) => {
+                        let failed = retriable(&answer);
+                        Delivery::Whole(self.finish(failed, &arrival, &incoming, now))
+                    }
+                    _ => self.distort(effect, answer, &arrival, &incoming),
+                }
             }
         };
         let status = match &delivery {
@@ -212,4 +218,22 @@ fn with_quantity(answer: Answer, quantity: &str) -> Answer {
         }
         None => answer,
     }
+}
+
+/// The 500 that the reference gives an order that was taken, with its record: still reserved, and the
+/// same order may be sent again. An answer without such a record is only a failure.
+fn retriable(answer: &Answer) -> Answer {
+    let mut value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let record = value.as_object_mut().and_then(|fields| fields.values_mut().next());
+    match record {
+        Some(record) if record.get("status").is_some_and(|status| status == "reserved") => {
+            if let Some(fields) = record.as_object_mut() {
+                fields.insert("retriable".to_owned(), true.into());
+            }
+        }
+        Some(_) | None => {
+            value = serde_json::json!({"error": "a fault that was asked for", "name": "Fault"});
+        }
+    }
+    Answer::json(500, &value)
 }

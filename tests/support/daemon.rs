@@ -72,8 +72,13 @@ impl Daemon {
     }
 }
 
+fn http() -> reqwest::Client {
+    settled::tls::use_ring();
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
+}
+
 async fn get(base: &str, path: &str) -> (u16, String) {
-    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let client = http();
     let answer = client.get(format!("{base}{path}")).send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
@@ -114,8 +119,7 @@ impl Process {
         let child = command.spawn().unwrap();
         let process = Self { child, http: format!("http://{listen}") };
         eventually("the daemon's process to be ready", || async {
-            let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
-            let answer = client.get(format!("{}/readyz", process.http)).send().await.ok()?;
+            let answer = http().get(format!("{}/readyz", process.http)).send().await.ok()?;
             (answer.status() == 200).then_some(())
         })
         .await;

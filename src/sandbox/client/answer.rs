@@ -173,7 +173,7 @@ pub(super) fn read_record(
     value: &Value,
 ) -> Result<ClientAnswer, SandboxClientError> {
     let inner = JobType::ALL.into_iter().find_map(|record_type| value.get(record_type.as_str()));
-    let Some(inner) = inner.filter(|_| matches!(status, 200 | 422)) else {
+    let Some(inner) = inner.filter(|_| matches!(status, 200 | 422 | 500)) else {
         return Err(refused(what, status, value));
     };
     let record = ClientRecord::deserialize(inner).map_err(|error| {

@@ -70,6 +70,23 @@ async fn the_same_order_again_is_the_same_record_and_holds_nothing_twice() {
 }
 
 #[tokio::test]
+async fn an_order_that_was_taken_and_answered_with_500_can_be_placed_again() {
+    let rig = Rig::new().await;
+    let order = order(&rig, JobType::Allocation, "150000");
+    rig.state
+        .inject(Fault::new(On::Order, Effect::Answer { when: When::After, status: 500 }))
+        .unwrap();
+    let failed = rig.client.order(&rig.client_key, &order).await.unwrap();
+    assert_eq!(
+        (failed.record.status.as_str(), &failed.raw["retriable"]),
+        ("reserved", &true.into())
+    );
+    let again = rig.client.order(&rig.client_key, &order).await.unwrap();
+    assert_eq!((again.record.id, &again.raw["retriable"]), (failed.record.id, &false.into()));
+    assert_eq!(rig.state.records().len(), 1);
+}
+
+#[tokio::test]
 async fn an_order_that_cannot_be_is_released_at_once_and_moves_nothing() {
     let rig = Rig::new().await;
     let total = rig.state.total(&btc());

@@ -218,8 +218,13 @@ async fn every_answer_to_an_order_is_as_described() {
         (Settlement::Sync, "5", 200),
         (Settlement::Async, "999999999999", 422),
         (Settlement::Async, "0", 400),
+        (Settlement::Async, "5", 500),
     ] {
         let rig = Rig::with(|config| config.rules.settlement = settlement).await;
+        if status == 500 {
+            let fault = Fault::new(On::Order, Effect::Answer { when: When::After, status });
+            rig.state.inject(fault.times(Times::Always)).unwrap();
+        }
         for route in ["allocations", "deallocations"] {
             let path = format!("{PREFIX}/clients/connections/{{connectionId}}/{route}");
             let connection = rig.connection;
