@@ -47,7 +47,7 @@ CREATE TABLE currencies (
 -- from the transfers at any time, and `settled book verify` does.
 CREATE TABLE accounts (
     account_seq   INTEGER NOT NULL PRIMARY KEY,                     -- its number in transfers
-    connection_id TEXT    NOT NULL REFERENCES connections,          -- whose it is
+    connection_id TEXT    NOT NULL CHECK (length(connection_id) = 36), -- whose it is; OES may settle one that the book does not know
     currency      TEXT    NOT NULL CHECK (currency <> ''),          -- in what
     kind          TEXT    NOT NULL CHECK (kind IN (
                       'available', 'held', 'incoming', 'oes', 'exchange')), -- see ARCHITECTURE.md, "The book"
@@ -80,7 +80,17 @@ CREATE TABLE jobs (
     attempts_made          INTEGER NOT NULL CHECK (attempts_made >= 0), -- attempts prepared so far
     attempts_counted       INTEGER NOT NULL CHECK (attempts_counted BETWEEN 0 AND attempts_made), -- those that count against the bound
     reads_made             INTEGER NOT NULL CHECK (reads_made >= 0), -- reads since the last attempt that settled nothing
+    absences               INTEGER NOT NULL CHECK (absences BETWEEN 0 AND reads_made), -- those that OES had no such record for
+    tried_since_ms         INTEGER,                                 -- since when the bounds of retrying count
     CHECK ((state IN ('unknown', 'parked', 'conflict')) = (state_reason IS NOT NULL)),
+    CHECK (state <> 'unknown' OR state_reason IN (
+        'no_reply', 'server_error', 'odd_answer', 'wrong_echo', 'policy_rejected', 'conflict_answer',
+        'refused_answer', 'not_found', 'unauthorized', 'forbidden', 'restarted', 'sent_on')),
+    CHECK (state <> 'parked' OR state_reason IN (
+        'identity_mismatch', 'decide_failed', 'step_failed', 'refused_by_oes', 'not_found_at_oes',
+        'policy_rejected', 'forbidden', 'attempts_exhausted', 'too_old', 'approval_unclear')),
+    CHECK (state <> 'conflict' OR state_reason IN ('other_outcome', 'wrong_echo', 'other_terms')),
+    CHECK ((tried_since_ms IS NULL) = (attempts_made = 0)),
     CHECK ((state IN ('confirmed', 'overruled')) = (final_outcome IS NOT NULL)),
     CHECK (state <> 'confirmed' OR final_outcome = outcome),
     CHECK (state <> 'overruled' OR final_outcome <> outcome),
@@ -184,13 +194,13 @@ CREATE TABLE attempts (
 -- At most one attempt of a job is under way.
 CREATE UNIQUE INDEX attempts_one_open ON attempts (job_seq) WHERE result IS NULL;
 
--- What happened to a job that no other table tells: reads that moved it, and why it was parked. Never
--- changed.
+-- What happened to a job that no other table tells: reads that moved it, why it was parked, and who
+-- sent it on. Never changed.
 CREATE TABLE job_events (
     event_seq INTEGER NOT NULL PRIMARY KEY,                       -- order of happening
     job_seq   INTEGER NOT NULL REFERENCES jobs,                   -- to which job
     at_ms     INTEGER NOT NULL,                                   -- when
-    kind      TEXT    NOT NULL CHECK (kind IN ('read_back', 'parked')), -- what
+    kind      TEXT    NOT NULL CHECK (kind IN ('read_back', 'parked', 'sent_on')), -- what
     detail    TEXT    NOT NULL CHECK (json_valid(detail))         -- more of it
 ) STRICT;
 

@@ -91,11 +91,12 @@ WHEN OLD.state <> NEW.state AND NOT CASE OLD.state
     WHEN 'sending' THEN NEW.state IN ('decided', 'unknown', 'awaiting_approval', 'confirmed')
     WHEN 'unknown' THEN NEW.state IN ('decided', 'awaiting_approval', 'parked', 'conflict', 'confirmed', 'overruled')
     WHEN 'awaiting_approval' THEN NEW.state IN ('parked', 'conflict', 'confirmed', 'overruled')
-    WHEN 'parked' THEN NEW.state IN ('conflict', 'confirmed', 'overruled')
+    WHEN 'parked' THEN NEW.state IN ('received', 'conflict', 'confirmed', 'overruled')
+        OR (NEW.state = 'unknown' AND NEW.state_reason = 'sent_on')
     WHEN 'conflict' THEN NEW.state IN ('confirmed', 'overruled')
     ELSE 0
 END
 BEGIN SELECT RAISE(ABORT, 'a job cannot take that step'); END;
 CREATE TRIGGER jobs_undecided_parked_stay BEFORE UPDATE OF state ON jobs
-WHEN OLD.state = 'parked' AND OLD.outcome IS NULL AND NEW.state <> 'parked'
+WHEN OLD.state = 'parked' AND OLD.outcome IS NULL AND NEW.state NOT IN ('parked', 'received')
 BEGIN SELECT RAISE(ABORT, 'a job that was parked undecided cannot end'); END;

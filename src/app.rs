@@ -25,7 +25,7 @@ use crate::{
     },
     signer::SigningKey,
     store::{
-        OpenedBook, Readers,
+        Readers,
         lock::{BookLock, socket_path},
         open_readers, open_writer,
     },
@@ -85,11 +85,12 @@ struct Material {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     oes: Arc<OesClient>,
+    budget: Arc<Budget>,
     clock: Arc<dyn Clock>,
 }
 
-/// What sending needs beyond that; absent when nothing may be signed.
-type Sending = Option<(Arc<Budget>, mpsc::UnboundedReceiver<Permitted>)>;
+/// Signed attempts on their way to the sender; absent when nothing may be signed.
+type Sending = Option<mpsc::UnboundedReceiver<Permitted>>;
 
 impl App {
     /// Starts every part.
@@ -100,33 +101,40 @@ impl App {
         let lock = BookLock::take(&config.store.path, HOLDER)?;
         let key = load_key(&config.signer)?;
         let oes = Arc::new(OesClient::new(&config.oes, Arc::clone(&clock))?);
-        let http = TcpListener::bind(config.http.listen).await.with_context(|| {
-            format!(
-                "cannot listen on http.listen = {}; is another daemon there?",
-                config.http.listen
-            )
-        })?;
+        let http = listen(config.http.listen).await?;
         let http_address = http.local_addr()?;
 
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
         let wake = Wake::default();
         let book = open_writer(&config.store.path, clock.now()).await?;
         let readers = open_readers(&config.store.path).await?;
+        let budget = Arc::new(Budget::new(&config.oes, Arc::clone(&clock)));
         let (signing, sending, signer_fault) = match key {
             Ok(key) => {
-                let budget = Arc::new(Budget::new(&config.oes, Arc::clone(&clock)));
                 let (sends, prepared) = mpsc::unbounded_channel();
-                let signing = Signing { key, budget: Arc::clone(&budget), sends };
-                (Some(signing), Some((budget, prepared)), None)
+                (Some(Signing { key, budget: Arc::clone(&budget), sends }), Some(prepared), None)
             }
             Err(fault) => (None, None, Some(fault)),
         };
-        let parts = writer_parts(&config, book, signing, &wake, &metrics, &clock);
-        let (writer, handle) = Writer::new(parts).await?;
+        let (writer, handle) = Writer::new(WriterParts {
+            book,
+            signing,
+            budget: Some(Arc::clone(&budget)),
+            limits: config.retry.limits(),
+            connection_grace: Duration::from_secs(config.decide.unknown_connection_grace_s),
+            batch_max: config.writer.batch_max,
+            queue_len_max: config.writer.queue_len_max,
+            lazy: Duration::from_millis(config.writer.lazy_ms),
+            wake: wake.clone(),
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            clock: Arc::clone(&clock),
+        })
+        .await?;
         let checks = Checks {
             health: Arc::clone(&health),
             readers: readers.clone(),
-            budget: sending.as_ref().map(|(budget, _)| Arc::clone(budget)),
+            budget: Arc::clone(&budget),
             signer_fault,
             clock: Arc::clone(&clock),
         };
@@ -150,7 +158,7 @@ impl App {
             }
         });
         let material =
-            Material { config, readers, writer: handle, wake, metrics, health, oes, clock };
+            Material { config, readers, writer: handle, wake, metrics, health, oes, budget, clock };
         app.spawn_serving(&material, http, checks)?;
         app.spawn_broker_side(&material);
         app.spawn_oes_side(&material, sending);
@@ -177,7 +185,7 @@ impl App {
         let stop = self.stop_last.clone();
         self.spawn("web", Stage::Serving, async move { Ok(web.serve(http, stop).await?) });
 
-        let path = socket_path(&material.config.store.path);
+        let path = socket_path(&material.config.store.path)?;
         let listener = control::listen(&path)
             .with_context(|| format!("cannot make the control socket {}", path.display()))?;
         let control = Control { writer: material.writer.clone(), checks };
@@ -236,41 +244,39 @@ impl App {
         });
     }
 
-    /// What decides, sends and reads back.
+    /// What reads back and, if something may be signed, decides and sends.
     fn spawn_oes_side(&mut self, material: &Material, sending: Sending) {
-        let Some((budget, prepared)) = sending else {
-            return;
-        };
-        let Material { readers, writer, wake, metrics, oes, clock, .. } = material;
-        let sender = Sender {
-            writer: writer.clone(),
-            oes: Arc::clone(oes),
-            budget: Arc::clone(&budget),
-            metrics: Arc::clone(metrics),
-        };
-        self.spawn("sender", Stage::Sending, async move {
-            sender.run(prepared).await;
-            Ok(())
-        });
-        let feeder = Feeder {
-            readers: readers.clone(),
-            writer: writer.clone(),
-            budget: Arc::clone(&budget),
-            wake: wake.clone(),
-            clock: Arc::clone(clock),
-        };
-        let stop = self.stop.clone();
-        self.spawn("feeder", Stage::Intake, async move { Ok(feeder.run(stop).await?) });
+        let Material { readers, writer, wake, metrics, oes, budget, clock, .. } = material;
+        // What has been sent is read back even without a key.
         let resolver = Resolver {
             readers: readers.clone(),
             writer: writer.clone(),
             oes: Arc::clone(oes),
-            budget,
+            budget: Arc::clone(budget),
             wake: wake.clone(),
             clock: Arc::clone(clock),
         };
         let stop = self.stop.clone();
         self.spawn("resolver", Stage::Intake, async move { Ok(resolver.run(stop).await?) });
+        let Some(prepared) = sending else {
+            return;
+        };
+        let sender = Sender {
+            writer: writer.clone(),
+            oes: Arc::clone(oes),
+            budget: Arc::clone(budget),
+            metrics: Arc::clone(metrics),
+        };
+        self.spawn("sender", Stage::Sending, async move { Ok(sender.run(prepared).await?) });
+        let feeder = Feeder {
+            readers: readers.clone(),
+            writer: writer.clone(),
+            budget: Arc::clone(budget),
+            wake: wake.clone(),
+            clock: Arc::clone(clock),
+        };
+        let stop = self.stop.clone();
+        self.spawn("feeder", Stage::Intake, async move { Ok(feeder.run(stop).await?) });
         let decider = decide::run(
             readers.clone(),
             writer.clone(),
@@ -406,26 +412,10 @@ impl App {
     }
 }
 
-fn writer_parts(
-    config: &Config,
-    book: OpenedBook,
-    signing: Option<Signing>,
-    wake: &Wake,
-    metrics: &Arc<Metrics>,
-    clock: &Arc<dyn Clock>,
-) -> WriterParts {
-    WriterParts {
-        book,
-        signing,
-        limits: config.retry.limits(),
-        connection_grace: Duration::from_secs(config.decide.unknown_connection_grace_s),
-        batch_max: config.writer.batch_max,
-        queue_len_max: config.writer.queue_len_max,
-        lazy: Duration::from_millis(config.writer.lazy_ms),
-        wake: wake.clone(),
-        metrics: Arc::clone(metrics),
-        clock: Arc::clone(clock),
-    }
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on http.listen = {address}; is another daemon there?")
+    })
 }
 
 /// Waits for either.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read as _},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -64,12 +64,22 @@ pub fn read(path: &Path) -> Result<Vec<FileEvent>, BookFileError> {
     if bytes > FILE_BYTES_MAX {
         return Err(unreadable(format!("{bytes} bytes; at most {FILE_BYTES_MAX} are read")));
     }
-    let file = file.take(FILE_BYTES_MAX);
+    // A pipe has no length to ask for, so what is read is counted as well.
+    let mut content = Vec::new();
+    let mut limited = file.take(FILE_BYTES_MAX.saturating_add(1));
+    limited.read_to_end(&mut content).map_err(|error| unreadable(error.to_string()))?;
+    if u64::try_from(content.len()).is_ok_and(|length| length > FILE_BYTES_MAX) {
+        return Err(unreadable(format!("at most {FILE_BYTES_MAX} bytes are read")));
+    }
     let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let lines = if is_csv {
-        csv_lines(csv::Reader::from_reader(file)).map_err(unreadable)?
+        // A row that was cut off can still be a row, with a number that is too short.
+        if content.last().is_some_and(|last| *last != b'\n') {
+            return Err(unreadable("the last line has no end: the file is cut off".to_owned()));
+        }
+        csv_lines(csv::Reader::from_reader(content.as_slice())).map_err(unreadable)?
     } else {
-        json_lines(BufReader::new(file)).map_err(|error| unreadable(error.to_string()))?
+        json_lines(content.as_slice()).map_err(|error| unreadable(error.to_string()))?
     };
     let mut events = Vec::with_capacity(lines.len());
     let (mut faults, mut count) = (Vec::new(), 0_usize);
@@ -158,6 +168,13 @@ b-1,balance.adjusted,9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a,,,,,BTC,,,,-250
         assert_eq!(events(&from_csv), events(&from_json));
         assert_eq!(from_csv.iter().map(|event| event.line).collect::<Vec<_>>(), [2, 3, 4]);
         assert_eq!(from_json.iter().map(|event| event.line).collect::<Vec<_>>(), [1, 3, 5]);
+    }
+
+    #[test]
+    fn a_csv_file_that_is_cut_off_is_refused() {
+        let (_folder, path) = file("book.csv", CSV.trim_end_matches("50\n"));
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("cut off"), "{error}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ const REPLY_SUCCESS: u16 = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// Exit: the configuration cannot work.
-    #[error("broker.url cannot be used: {0}")]
+    #[error("broker.url cannot be used: {0} is no amqp:// or amqps:// URL")]
     BadUrl(String),
     /// Exit: the password file cannot be read.
     #[error("broker.password_file: {0}")]
@@ -124,7 +124,8 @@ async fn within<T>(
 ) -> Result<T, BrokerError> {
     match tokio::time::timeout(limit, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(BrokerError::of(&error, doing, doing, "")),
+        // What the broker says names the queue or exchange that it is about.
+        Ok(Err(error)) => Err(BrokerError::lost(doing, error.to_string())),
         Err(_) => Err(BrokerError::lost(doing, format!("no answer within {limit:?}"))),
     }
 }
@@ -134,7 +135,9 @@ async fn within<T>(
 /// # Errors
 /// [`BrokerError`], without the password.
 pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection, BrokerError> {
-    let mut uri: AMQPUri = config.url.expose().parse().map_err(BrokerError::BadUrl)?;
+    // The library's own message would repeat the URL, and with it the password.
+    let bad_url = |_| BrokerError::BadUrl(config.url.to_string());
+    let mut uri: AMQPUri = config.url.expose().parse().map_err(bad_url)?;
     if let Some(file) = &config.password_file {
         crate::secret_file::read(file)?.as_str().clone_into(&mut uri.authority.userinfo.password);
     }

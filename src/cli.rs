@@ -9,6 +9,7 @@ mod output;
 mod run;
 mod sandbox;
 mod status;
+mod target;
 mod topology;
 
 use std::path::PathBuf;

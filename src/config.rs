@@ -255,10 +255,14 @@ impl From<String> for BrokerUrl {
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
-        // The last `@` ends the user's part, whatever a password has in it.
-        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-        write!(f, "{scheme}://{place}")
+        // The last `@` ends the user's part, whatever a password has in it, and however the rest is
+        // misspelt.
+        let (scheme, rest) = self.0.split_once("://").map_or(("", self.0.as_str()), |parts| parts);
+        match rest.rsplit_once('@') {
+            Some((_, place)) => write!(f, "{scheme}://{place}"),
+            None if scheme.is_empty() => f.write_str("what is set"),
+            None => write!(f, "{scheme}://{rest}"),
+        }
     }
 }
 
@@ -316,6 +320,10 @@ impl Config {
     /// Refuses values with which the daemon would stand still or fall over.
     fn check(&self) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
+        let url = self.broker.url.expose();
+        if !(url.starts_with("amqp://") || url.starts_with("amqps://")) {
+            problems.push("broker.url must begin with amqp:// or amqps://".to_owned());
+        }
         let mut positive = |key: &str, value: u64| {
             if value == 0 {
                 problems.push(format!("{key} is 0, and must be at least 1"));

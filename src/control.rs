@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Path as PathOf, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -23,8 +23,9 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::book::BookEvent,
+    domain::{book::BookEvent, ids::RecordId},
     health::{Checks, Readiness},
+    pipeline::send_on::{Operator, SentOn},
     store::work::BookEventOutcome,
     writer::WriterHandle,
 };
@@ -72,7 +73,7 @@ struct Fault {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The socket is not there or nobody listens.
-    #[error("the daemon that holds the book does not answer at {socket}: {reason}")]
+    #[error("the process that holds the book does not answer at {socket}: {reason}")]
     Unreachable {
         /// The socket.
         socket: PathBuf,
@@ -108,6 +109,7 @@ impl Control {
     pub async fn serve(self, listener: UnixListener, stop: CancellationToken) -> io::Result<()> {
         let router = Router::new()
             .route("/v1/book/events", post(book_events))
+            .route("/v1/jobs/{record}/send-on", post(send_on))
             .route("/readyz", get(readyz))
             .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
             .with_state(self);
@@ -141,6 +143,28 @@ async fn book_events(State(control): State<Control>, body: String) -> Response {
         Ok(Ok(outcomes)) => Json(BookAnswer { outcomes }).into_response(),
         Ok(Err(reason)) => fault(StatusCode::UNPROCESSABLE_ENTITY, reason),
         Err(gone) => fault(StatusCode::SERVICE_UNAVAILABLE, gone.to_string()),
+    }
+}
+
+async fn send_on(
+    State(control): State<Control>,
+    PathOf(record): PathOf<String>,
+    body: String,
+) -> Response {
+    let asked = || {
+        let record: RecordId = record.parse().map_err(|error| format!("{record:?} is {error}"))?;
+        let by: Operator = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+        Ok::<_, String>((record, Operator::new(&by.who, &by.reason)?))
+    };
+    match asked() {
+        Err(error) => (StatusCode::BAD_REQUEST, Json(Fault { error })).into_response(),
+        Ok((record, by)) => match control.writer.send_on(record, by).await {
+            Ok(sent_on) => Json(sent_on).into_response(),
+            Err(gone) => {
+                let fault = Fault { error: gone.to_string() };
+                (StatusCode::SERVICE_UNAVAILABLE, Json(fault)).into_response()
+            }
+        },
     }
 }
 
@@ -190,6 +214,17 @@ impl ControlClient {
         let answer: BookAnswer =
             self.exchange(self.http.post("http://settled/v1/book/events").body(body)).await?;
         Ok(answer.outcomes)
+    }
+
+    /// Has the daemon send a parked job on.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn send_on(&self, record: RecordId, by: &Operator) -> Result<SentOn, ControlError> {
+        let body =
+            serde_json::to_string(by).map_err(|error| ControlError::Refused(error.to_string()))?;
+        let url = format!("http://settled/v1/jobs/{record}/send-on");
+        self.exchange(self.http.post(url).body(body)).await
     }
 
     /// Asks the daemon which of its parts are ready.

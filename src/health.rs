@@ -1,13 +1,23 @@
 //! Which part of the daemon works, for readiness and metrics.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
 
 use crate::{clock::Clock, domain::gate::Permission, pipeline::budget::Budget, store::Readers};
+
+/// How long a batch may take before the writer counts as stuck: the disk hangs, or another program
+/// holds the database.
+const BATCH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a pause that OES asked for may be before somebody should know.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Which side of the broker a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +34,17 @@ pub struct Health {
     consumer: AtomicBool,
     publisher: AtomicBool,
     writer_gone: AtomicBool,
+    batch_begun: Mutex<Option<Instant>>,
+}
+
+/// A batch of the writer, from its begin until this is dropped.
+#[derive(Debug)]
+pub struct BatchAtWork<'h>(&'h Health);
+
+impl Drop for BatchAtWork<'_> {
+    fn drop(&mut self) {
+        self.0.set_batch_begun(None);
+    }
 }
 
 impl Health {
@@ -42,6 +63,24 @@ impl Health {
             BrokerSide::Consumer => self.consumer.load(Ordering::Relaxed),
             BrokerSide::Publisher => self.publisher.load(Ordering::Relaxed),
         }
+    }
+
+    /// The writer begins a batch.
+    #[must_use]
+    pub fn batch_begins(&self) -> BatchAtWork<'_> {
+        self.set_batch_begun(Some(Instant::now()));
+        BatchAtWork(self)
+    }
+
+    fn set_batch_begun(&self, begun: Option<Instant>) {
+        *self.batch_begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+    }
+
+    /// How long the writer has been at its batch.
+    #[must_use]
+    pub fn batch_age(&self) -> Duration {
+        let begun = *self.batch_begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     }
 
     /// The writer has ended.
@@ -89,8 +128,8 @@ pub struct Checks {
     pub health: Arc<Health>,
     /// The book.
     pub readers: Readers,
-    /// The sender's budget; absent when nothing may be signed.
-    pub budget: Option<Arc<Budget>>,
+    /// What may be asked of OES.
+    pub budget: Arc<Budget>,
     /// Why nothing may be signed, if so.
     pub signer_fault: Option<String>,
     /// The time.
@@ -107,7 +146,7 @@ impl Checks {
                 book.is_ok(),
                 &book.err().map(|error| error.to_string()).unwrap_or_default(),
             ),
-            Part::new("writer", self.health.is_alive(), "the writer has ended"),
+            self.writer(),
             Part::new(
                 "consumer",
                 self.health.is_broker_connected(BrokerSide::Consumer),
@@ -128,16 +167,28 @@ impl Checks {
         Readiness { ready: parts.iter().all(|part| part.ready), parts }
     }
 
+    fn writer(&self) -> Part {
+        let age = self.health.batch_age();
+        if age > BATCH_PATIENCE {
+            let stuck = format!(
+                "at one batch for {} s: does another program hold the database, or is the disk stuck?",
+                age.as_secs()
+            );
+            return Part::new("writer", false, &stuck);
+        }
+        Part::new("writer", self.health.is_alive(), "the writer has ended")
+    }
+
     fn sender(&self) -> Part {
-        let Some(budget) = &self.budget else {
+        if self.signer_fault.is_some() {
             return Part::new("sender", false, "nothing is sent, because nothing may be signed");
-        };
-        match budget.permission() {
+        }
+        match self.budget.permission() {
             Permission::Open => Part::new("sender", true, ""),
             Permission::PausedUntil(until) => Part {
                 name: "sender",
-                // A pause for the rate limit ends by itself and is no reason to restart anything.
-                ready: true,
+                // A short pause for the rate limit is no reason to restart anything.
+                ready: until.since(self.clock.now()) <= PAUSE_PATIENCE,
                 detail: format!("paused until {until}: OES limits the rate of requests"),
             },
             Permission::Stopped(cause, trial_at) => Part::new(
@@ -151,7 +202,10 @@ impl Checks {
     /// Why the sender is stopped or paused, for the gauge.
     #[must_use]
     pub fn sender_stopped(&self) -> Option<&'static str> {
-        match self.budget.as_ref()?.permission() {
+        if self.signer_fault.is_some() {
+            return Some("signer");
+        }
+        match self.budget.permission() {
             Permission::Open => None,
             Permission::PausedUntil(_) => Some("rate_limited"),
             Permission::Stopped(cause, _) => Some(cause.as_str()),

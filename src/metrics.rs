@@ -87,6 +87,8 @@ pub struct Snapshot {
     pub consumer_connected: bool,
     /// Whether outcomes can be published to the broker.
     pub publisher_connected: bool,
+    /// How long the writer has been at its batch.
+    pub batch_age: Duration,
 }
 
 /// All metrics.
@@ -110,10 +112,12 @@ pub struct Metrics {
     outbox_waiting: Gauge,
     quarantined: Gauge,
     sender_stopped: Family<CauseLabels, Gauge<i64, AtomicI64>>,
+    batch_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    overdrawn: Counter,
 }
 
 /// Reasons for which the sender can be stopped, for the gauge that has a line for each.
-const STOP_CAUSES: [&str; 3] = ["token_refused", "updates_forbidden", "rate_limited"];
+const STOP_CAUSES: [&str; 4] = ["signer", "token_refused", "updates_forbidden", "rate_limited"];
 
 fn seconds() -> Histogram {
     // 0.25 ms to 32 s.
@@ -150,6 +154,8 @@ impl Metrics {
             outbox_waiting: Gauge::default(),
             quarantined: Gauge::default(),
             sender_stopped: Family::default(),
+            batch_age: Gauge::default(),
+            overdrawn: Counter::default(),
         };
         metrics.register();
         metrics.touch_known_labels();
@@ -180,6 +186,8 @@ impl Metrics {
         registry.register("published", help, self.published.clone());
         let help = "Messages that the broker did not take; they are tried again";
         registry.register("publish_refused", help, self.publish_refused.clone());
+        let help = "Times that a fed fact took an available balance below zero";
+        registry.register("balances_overdrawn", help, self.overdrawn.clone());
         let help = "Commands that shared a commit";
         registry.register("writer_batch_commands", help, self.batch_commands.clone());
         let help = "From the first row of a batch to its commit";
@@ -207,6 +215,10 @@ impl Metrics {
         registry.register("quarantined_messages", help, self.quarantined.clone());
         let help = "Whether nothing is sent to OES, by cause";
         registry.register("sender_stopped", help, self.sender_stopped.clone());
+        let help =
+            "How long the writer has been at its batch: the disk or another program holds it up";
+        let metric = self.batch_age.clone();
+        registry.register_with_unit("writer_batch_age", help, Unit::Seconds, metric);
     }
 
     fn touch_known_labels(&self) {
@@ -272,6 +284,11 @@ impl Metrics {
         self.publish_refused.inc();
     }
 
+    /// A balance that went below zero.
+    pub fn overdrawn(&self) {
+        self.overdrawn.inc();
+    }
+
     /// A batch that was committed.
     pub fn committed(&self, commands: usize, took: Duration) {
         self.batch_commands.observe(f64::from(u32::try_from(commands).unwrap_or(u32::MAX)));
@@ -305,6 +322,7 @@ impl Metrics {
         {
             self.broker_connected.get_or_create(&KindLabels { kind }).set(i64::from(connected));
         }
+        self.batch_age.set(snapshot.batch_age.as_secs_f64());
         for cause in STOP_CAUSES {
             let stopped = snapshot.sender_stopped == Some(cause);
             self.sender_stopped.get_or_create(&CauseLabels { cause }).set(i64::from(stopped));

@@ -8,14 +8,18 @@
 mod auth;
 mod read;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use reqwest::{
     Client, Method, Response, StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
 };
-use secrecy::SecretString;
-use zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     clock::Clock,
@@ -81,7 +85,8 @@ pub struct NoAnswer(String);
 pub struct OesClient {
     http: Client,
     base: Url,
-    token: SecretString,
+    token: RwLock<Arc<SecretString>>,
+    token_file: PathBuf,
     auth: AuthStyle,
     response_bytes_max: usize,
     clock: Arc<dyn Clock>,
@@ -106,10 +111,7 @@ impl OesClient {
             .access_token_file
             .as_deref()
             .ok_or(OesSetupError::NotSet("oes.access_token_file"))?;
-        let token = crate::secret_file::read(token_file)?;
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(OesSetupError::BadToken);
-        }
+        let token = read_token(token_file)?;
         let base = partner_base(base_url, enterprise, config.allow_plain_http)?;
         crate::tls::use_ring();
         // Plain HTTP needs no certificates, and a small machine may have none.
@@ -132,11 +134,30 @@ impl OesClient {
         Ok(Self {
             http,
             base,
-            token: SecretString::from(Zeroizing::clone(&token).as_str()),
+            token: RwLock::new(Arc::new(token)),
+            token_file: token_file.to_owned(),
             auth: config.auth,
             response_bytes_max: config.response_bytes_max,
             clock,
         })
+    }
+
+    /// Reads the token's file again, for tokens that are replaced while the daemon runs. Answers whether
+    /// it has another one.
+    ///
+    /// # Errors
+    /// [`OesSetupError`]; the token is then what it was.
+    pub fn reread_token(&self) -> Result<bool, OesSetupError> {
+        let fresh = read_token(&self.token_file)?;
+        if fresh.expose_secret() == self.token().expose_secret() {
+            return Ok(false);
+        }
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        Ok(true)
+    }
+
+    fn token(&self) -> Arc<SecretString> {
+        Arc::clone(&self.token.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sends one update, exactly these bytes, once.
@@ -168,9 +189,10 @@ impl OesClient {
         body: Option<String>,
     ) -> Result<Answer, NoAnswer> {
         let path = path_and_query(&url);
+        let token = self.token();
         let headers = auth::headers(
             self.auth,
-            &self.token,
+            &token,
             self.clock.now(),
             &path,
             body.as_deref().unwrap_or(""),
@@ -182,10 +204,10 @@ impl OesClient {
                 .body(body);
         }
         let response = request.send().await.map_err(|error| NoAnswer(describe(&error)))?;
-        Ok(self.receive(response, &path).await)
+        Ok(self.receive(response, &token, &path).await)
     }
 
-    async fn receive(&self, response: Response, path: &str) -> Answer {
+    async fn receive(&self, response: Response, token: &SecretString, path: &str) -> Answer {
         let status = response.status();
         let request_id = header_text(response.headers(), REQUEST_ID_HEADER)
             .map(|text| text.chars().take(REQUEST_ID_CHARS_MAX).collect());
@@ -194,7 +216,7 @@ impl OesClient {
         let body = self
             .read_body(response)
             .await
-            .filter(|body| proof.is_right(self.auth, &self.token, path, status.as_u16(), body));
+            .filter(|body| proof.is_right(self.auth, token, path, status.as_u16(), body));
         Answer { status: status.as_u16(), request_id, body, retry_at }
     }
 
@@ -209,6 +231,14 @@ impl OesClient {
         }
         Some(body)
     }
+}
+
+fn read_token(file: &Path) -> Result<SecretString, OesSetupError> {
+    let token = crate::secret_file::read(file)?;
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(OesSetupError::BadToken);
+    }
+    Ok(SecretString::from(token.as_str()))
 }
 
 /// The base of the partner routes of an enterprise.

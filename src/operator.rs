@@ -8,6 +8,7 @@ use crate::{
         decision::Outcome,
         ids::RecordId,
         job::{Job, JobTerms},
+        ledger::Phase,
         state::State,
         time::TimestampMs,
     },
@@ -110,9 +111,13 @@ fn view(history: JobHistory) -> JobView {
         detail: json!({"contentSha256": job.content_hash.to_string()}),
     }];
     timeline.extend(history.decision.as_ref().map(decision_happening));
-    timeline.extend(history.transfers.iter().map(transfer_happening));
+    // The hold belongs to the decision; what closes it follows an answer or a read.
+    let (holds, closings): (Vec<_>, Vec<_>) =
+        history.transfers.iter().partition(|transfer| transfer.phase == Phase::Pending.as_str());
+    timeline.extend(holds.into_iter().map(transfer_happening));
     timeline.extend(history.attempts.iter().flat_map(attempt_happenings));
     timeline.extend(history.notes.iter().map(note_happening));
+    timeline.extend(closings.into_iter().map(transfer_happening));
     if let Some(announcement) = &history.announcement {
         timeline.extend(end_happenings(job, announcement));
     }
@@ -153,7 +158,11 @@ fn transfer_happening(transfer: &TransferLine) -> Happening {
 fn note_happening(note: &NoteLine) -> Happening {
     Happening {
         at_ms: note.at_ms,
-        what: if note.kind == "parked" { "parked" } else { "read back" },
+        what: match note.kind.as_str() {
+            "parked" => "parked",
+            "sent_on" => "sent on",
+            _ => "read back",
+        },
         summary: note_summary(note.detail.get()),
         detail: json!(note),
     }
@@ -211,6 +220,11 @@ fn note_summary(detail: &str) -> String {
         return detail.to_owned();
     };
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    if let (Some(who), Some(why), Some(to)) =
+        (fields.get("who"), fields.get("why"), fields.get("to"))
+    {
+        return format!("by {} → {}: {}", text(who), text(to), text(why));
+    }
     match (fields.get("found"), fields.get("from"), fields.get("to"), fields.get("reason")) {
         (Some(found), Some(from), Some(to), _) => {
             format!("found {}: {} → {}", text(found), text(from), text(to))

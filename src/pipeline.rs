@@ -11,6 +11,8 @@
 //! | [`confirm`] | what an answer or a read means for job, money and announcement | the writer |
 //! | [`announce`] | publishes outcomes and dead letters from the outbox | its own loop |
 //!
+//! and [`send_on`], for a parked job that an operator lets go on.
+//!
 //! The steps that act in the writer are plain functions on a [`crate::store::work::Work`]; what they
 //! do is true once the writer has committed it. The loops share only the database and wake-ups
 //! ([`wake`]); how much may be sent is kept in [`budget`].
@@ -26,5 +28,6 @@ pub mod receive;
 pub mod record;
 pub mod resolve;
 pub mod send;
+pub mod send_on;
 pub mod sign;
 pub mod wake;

@@ -83,6 +83,7 @@ impl Web {
             quarantined: readers.quarantined_count().await?,
             sender_stopped: self.checks.sender_stopped(),
             consumer_connected: self.checks.health.is_broker_connected(BrokerSide::Consumer),
+            batch_age: self.checks.health.batch_age(),
             publisher_connected: self.checks.health.is_broker_connected(BrokerSide::Publisher),
         })
     }

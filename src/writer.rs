@@ -23,9 +23,10 @@ use crate::{
     clock::Clock,
     domain::{
         book::BookEvent,
-        ids::{JobSeq, OutboxSeq},
+        ids::{JobSeq, OutboxSeq, RecordId},
         schedule::RetryLimits,
     },
+    health::Health,
     metrics::Metrics,
     pipeline::{
         budget::{Budget, SendPermit},
@@ -33,6 +34,7 @@ use crate::{
         record::{Intake, Recorded},
         resolve::ReadResult,
         send::Permitted,
+        send_on::{Operator, SentOn},
         wake::Wake,
     },
     signer::SigningKey,
@@ -158,6 +160,14 @@ impl WriterHandle {
         self.ask(|answer| Command::ApplyBook { events, source, answer }).await
     }
 
+    /// Sends a parked job on.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn send_on(&self, record: RecordId, by: Operator) -> Result<SentOn, WriterGone> {
+        self.ask(|answer| Command::SendOn { record, by, answer }).await
+    }
+
     /// Prepares nothing any more, so that the sender can come to its end.
     ///
     /// # Errors
@@ -173,6 +183,8 @@ pub struct WriterParts {
     pub book: OpenedBook,
     /// The key that signs; without one nothing is decided, prepared or signed.
     pub signing: Option<Signing>,
+    /// What may be asked of OES, where something is.
+    pub budget: Option<Arc<Budget>>,
     /// The bounds of retrying.
     pub limits: RetryLimits,
     /// How long a job for an unknown connection waits.
@@ -187,6 +199,8 @@ pub struct WriterParts {
     pub wake: Wake,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where it is said how long a batch has been at it.
+    pub health: Arc<Health>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -195,7 +209,7 @@ pub struct WriterParts {
 pub struct Signing {
     /// The key.
     pub key: SigningKey,
-    /// What may be sent.
+    /// What may be sent at once.
     pub budget: Arc<Budget>,
     /// To the sender.
     pub sends: mpsc::UnboundedSender<Permitted>,
@@ -207,12 +221,14 @@ pub struct Writer {
     counters: Counters,
     key_id: i64,
     signing: Option<Signing>,
+    budget: Option<Arc<Budget>>,
     limits: RetryLimits,
     connection_grace: Duration,
     batch_max: usize,
     lazy: Duration,
     wake: Wake,
     metrics: Arc<Metrics>,
+    health: Arc<Health>,
     clock: Arc<dyn Clock>,
     commands: mpsc::Receiver<Command>,
     /// Whether decided jobs wait for their first attempt: later ones then wait behind them.
@@ -231,6 +247,9 @@ impl Writer {
         let mut key_id = 0;
         if let Some(signing) = &parts.signing {
             key_id = writer.signing_key(&signing.key.public_key(), now).await?;
+        }
+        // Whoever opens the book next finds them; a command that only brings facts leaves them alone.
+        if parts.budget.is_some() {
             let doubted = writer.doubt_open_attempts(now).await?;
             if doubted > 0 {
                 tracing::warn!(
@@ -247,12 +266,14 @@ impl Writer {
             counters,
             key_id,
             signing: parts.signing,
+            budget: parts.budget,
             limits: parts.limits,
             connection_grace: parts.connection_grace,
             batch_max: parts.batch_max,
             lazy: parts.lazy,
             wake: parts.wake,
             metrics: parts.metrics,
+            health: parts.health,
             clock: parts.clock,
             commands,
             first_attempts_wait,

@@ -21,6 +21,7 @@ mod operators;
 mod outcomes;
 mod schema_rules;
 mod sender_stops;
+mod sent_on;
 mod shutdown;
 mod signing_vectors;
 mod support;

@@ -83,13 +83,18 @@ async fn a_restart_never_decides_again() {
         settled::sandbox::On::Update,
         settled::sandbox::Effect::Reset { when: settled::sandbox::When::Before },
     ));
-    world.inject(
-        settled::sandbox::Fault::new(
-            settled::sandbox::On::List,
-            settled::sandbox::Effect::Answer { when: settled::sandbox::When::Before, status: 500 },
-        )
-        .times(settled::sandbox::Times::Always),
-    );
+    for on in [settled::sandbox::On::List, settled::sandbox::On::Read] {
+        world.inject(
+            settled::sandbox::Fault::new(
+                on,
+                settled::sandbox::Effect::Answer {
+                    when: settled::sandbox::When::Before,
+                    status: 500,
+                },
+            )
+            .times(settled::sandbox::Times::Always),
+        );
+    }
     let daemon = world.daemon().await;
     world.wait_for_state(&record, "unknown(no_reply)").await;
     daemon.stop().await;

@@ -42,6 +42,60 @@ async fn a_refused_token_stops_sending_and_a_read_that_succeeds_resumes_it() {
 }
 
 #[tokio::test]
+async fn records_that_were_forbidden_together_with_the_token_are_not_parked() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    for on in [On::Update, On::List, On::Read] {
+        world.inject(Fault::new(on, answer(403)).times(Times::Always));
+    }
+    let records: Vec<_> = (0..10).map(|_| world.reserve(JobType::Allocation, "1")).collect();
+    world.publish(records.iter().map(|record| world.job(record))).await;
+    eventually("the token to be suspected", || async {
+        let cause = "settled_sender_stopped{cause=\"token_refused\"}";
+        (daemon.count(cause).await == 1).then_some(())
+    })
+    .await;
+    world.oes().clear_faults();
+    world.wait_for_final(10).await;
+    world.assert_promises().await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_replaced_in_its_file_is_taken_without_a_restart() {
+    let world = World::new().await;
+    let token = world.path("token");
+    let right = std::fs::read_to_string(&token).unwrap();
+    std::fs::write(&token, "v2x-one-that-has-expired").unwrap();
+    let daemon = world.daemon().await;
+    let record = world.submit(JobType::Allocation, "1").await;
+    world.wait_for_state(&record, "unknown(unauthorized)").await;
+    std::fs::write(&token, right).unwrap();
+    world.wait_for_state(&record, "confirmed").await;
+    daemon.wait_until_ready().await;
+    world.assert_promises().await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn one_refused_read_does_not_stop_sending_until_the_next_read_is_due() {
+    let world = World::with(&[("retry.slow_read_every_s", "3600")]).await;
+    let daemon = world.daemon().await;
+    let parked = world.reserve(JobType::Allocation, "1");
+    let refuse = Fault::new(On::Update, answer(422)).of_record(parked.id);
+    world.inject(refuse);
+    // Both reads after the 422: the list, and by name.
+    world.inject(Fault::new(On::List, answer(401)));
+    world.publish([world.job(&parked)]).await;
+    world.wait_for_state(&parked, "parked(refused_by_oes)").await;
+    // The job is read again in an hour only, and the refusal is found out to be over before that.
+    let other = world.submit(JobType::Allocation, "1").await;
+    world.wait_for_state(&other, "confirmed").await;
+    world.assert_promises().await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn one_forbidden_record_is_parked_and_the_others_go_on() {
     let world = World::new().await;
     let daemon = world.daemon().await;

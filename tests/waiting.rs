@@ -115,6 +115,7 @@ async fn with_a_wrong_key_jobs_are_taken_in_and_nothing_is_decided_until_the_key
     let (status, body) = daemon.get("/readyz").await;
     assert!(status == 503 && body.contains("signer.expected_public_key"), "{body}");
     assert_eq!(daemon.get("/healthz").await.0, 200);
+    assert_eq!(daemon.count("settled_sender_stopped{cause=\"signer\"}").await, 1);
     daemon.stop().await;
     assert_eq!(world.oes().counts().puts, 0);
 

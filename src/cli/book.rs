@@ -3,27 +3,17 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
-use super::output;
+use super::{output, target::Target};
 use crate::{
-    book_file::{self, FileEvent},
-    clock::{Clock as _, SystemClock},
+    book_file,
     config::Config,
-    control::{BOOK_EVENTS_MAX, ControlClient},
-    metrics::Metrics,
-    pipeline::wake::Wake,
-    store::{
-        lock::{BookLock, LockError, socket_path},
-        open_readers, open_writer,
-        work::BookEventOutcome,
-    },
-    writer::{Writer, WriterHandle, WriterParts},
+    control::BOOK_EVENTS_MAX,
+    store::{open_readers, work::BookEventOutcome},
 };
 
 /// How the lock says who holds the book.
@@ -62,84 +52,19 @@ pub(super) async fn run(config: &Config, command: BookCommand) -> anyhow::Result
     }
 }
 
-/// Where facts go: to the book itself, or to the daemon that holds it.
-enum Target {
-    Book {
-        writer: WriterHandle,
-        done: tokio::task::JoinHandle<anyhow::Result<()>>,
-        _lock: BookLock,
-    },
-    Daemon(ControlClient),
-}
-
-impl Target {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
-        let path = &config.store.path;
-        match BookLock::take(path, HOLDER) {
-            Ok(lock) => {
-                let book = open_writer(path, SystemClock.now()).await?;
-                let (writer, handle) = Writer::new(WriterParts {
-                    book,
-                    signing: None,
-                    limits: config.retry.limits(),
-                    connection_grace: Duration::ZERO,
-                    batch_max: config.writer.batch_max,
-                    queue_len_max: config.writer.queue_len_max,
-                    lazy: Duration::ZERO,
-                    wake: Wake::default(),
-                    metrics: Arc::new(Metrics::new()),
-                    clock: Arc::new(SystemClock),
-                })
-                .await?;
-                let tracker = tokio_util::task::TaskTracker::new();
-                let done = tracker.spawn(async move { Ok(writer.run().await?) });
-                Ok(Self::Book { writer: handle, done, _lock: lock })
-            }
-            Err(LockError::Held { .. }) => {
-                Ok(Self::Daemon(ControlClient::new(&socket_path(path))?))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn apply(
-        &self,
-        source: &str,
-        events: &[FileEvent],
-    ) -> anyhow::Result<Vec<BookEventOutcome>> {
-        match self {
-            Self::Book { writer, .. } => {
-                let events = events.iter().map(|event| event.event.clone()).collect();
-                let applied = writer.apply_book_events(events, source.to_owned()).await?;
-                applied.map_err(|reason| anyhow::anyhow!(reason))
-            }
-            Self::Daemon(client) => {
-                let events: Vec<String> = events.iter().map(|event| event.text.clone()).collect();
-                Ok(client.apply_book_events(source, &events).await?)
-            }
-        }
-    }
-
-    async fn close(self) -> anyhow::Result<()> {
-        match self {
-            Self::Book { writer, done, _lock } => {
-                drop(writer);
-                done.await?
-            }
-            Self::Daemon(_) => Ok(()),
-        }
-    }
-}
-
 async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     let events = book_file::read(file)?;
-    let target = Target::open(config).await?;
+    let mut target = Target::open(config, HOLDER).await?;
     let source = format!("import:{}", file.file_name().unwrap_or_default().to_string_lossy());
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut refused = Vec::new();
     for chunk in events.chunks(BOOK_EVENTS_MAX) {
         let outcomes = target.apply(&source, chunk).await.with_context(|| {
-            format!("lines from {} on were not taken", chunk.first().map_or(0, |event| event.line))
+            format!(
+                "lines from {} on may not have been taken: import the file again, which takes each \
+                 event once",
+                chunk.first().map_or(0, |event| event.line)
+            )
         })?;
         for (event, outcome) in chunk.iter().zip(outcomes) {
             let word = match outcome {
@@ -167,10 +92,7 @@ async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
             *count = count.saturating_add(1);
         }
     }
-    let where_to = match &target {
-        Target::Book { .. } => "the book",
-        Target::Daemon(_) => "the daemon's book",
-    };
+    let where_to = target.name();
     target.close().await?;
     for (word, count) in counts {
         output::line(format_args!("{count} {word}"))?;

@@ -140,11 +140,10 @@ async fn book(config: &Config) -> Vec<Finding> {
 }
 
 async fn daemon(path: &Path, holder: &str) -> Finding {
-    let readiness = match ControlClient::new(&socket_path(path)) {
-        Ok(client) => client.readiness().await,
-        Err(error) => Err(error),
+    let asked = async {
+        Ok::<_, anyhow::Error>(ControlClient::new(&socket_path(path)?)?.readiness().await?)
     };
-    match readiness {
+    match asked.await {
         Ok(readiness) if readiness.get("ready") == Some(&true.into()) => {
             Finding::Good(format!("{holder} holds it and is ready"))
         }

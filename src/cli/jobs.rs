@@ -5,17 +5,21 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 
-use super::output;
+use super::{output, target::Target};
 use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
     domain::{ids::RecordId, job::JobType, state::State, time::TimestampMs},
     operator::{self, JobView},
+    pipeline::send_on::{Operator, SentOn},
     store::{
         open_readers,
         query::{JobFilter, JobLine},
     },
 };
+
+/// How the lock says who holds the book.
+const HOLDER: &str = "settled jobs retry";
 
 /// Jobs that a list has at most, unless asked otherwise.
 const LIST_DEFAULT: u32 = 50;
@@ -50,6 +54,19 @@ pub(super) enum JobsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Let a parked job go on, after its cause is gone. Never changes a decision that was made.
+    ///
+    /// A job that was parked undecided is decided as if it had just arrived. One that was decided keeps
+    /// its decision: its record is read back first, and if OES still has it reserved, the same outcome
+    /// is sent again with a fresh nonce.
+    Retry {
+        /// The records: allocationIds or deallocationIds.
+        #[arg(required = true)]
+        ids: Vec<RecordId>,
+        /// Why it may go on; kept with the job.
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -82,8 +99,36 @@ fn parse_age(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
+async fn retry(config: &Config, ids: &[RecordId], reason: &str) -> anyhow::Result<()> {
+    let by = Operator::new(&whoami(), reason).map_err(anyhow::Error::msg)?;
+    let mut target = Target::open(config, HOLDER).await?;
+    let mut left = 0_usize;
+    for id in ids {
+        let said = match target.send_on(*id, by.clone()).await? {
+            SentOn::GoesOn(state) => format!("goes on as {state}"),
+            SentOn::NotParked(state) => {
+                left = left.saturating_add(1);
+                format!("is {state} and not parked: left alone")
+            }
+            SentOn::Unknown => {
+                left = left.saturating_add(1);
+                "is not in the book".to_owned()
+            }
+        };
+        output::line(format_args!("{id} {said}"))?;
+    }
+    target.close().await?;
+    if left == 0 { Ok(()) } else { bail!("{left} of {} jobs were left alone", ids.len()) }
+}
+
+/// Who asks, as far as the system knows: the user's number, and the name they go by.
+fn whoami() -> String {
+    let name = ["SUDO_USER", "USER"].into_iter().find_map(|name| std::env::var(name).ok());
+    let uid = rustix::process::getuid().as_raw();
+    name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
+}
+
 pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result<()> {
-    let readers = open_readers(&config.store.path).await?;
     let now = SystemClock.now();
     match command {
         JobsCommand::List { state, r#type, older_than, limit, json } => {
@@ -96,16 +141,18 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
                 received_until: older_than.map(|_| until),
                 limit,
             };
-            let jobs = readers.list_jobs(&filter).await?;
+            let jobs = open_readers(&config.store.path).await?.list_jobs(&filter).await?;
             if json { output::json(&jobs) } else { list(&jobs, now) }
         }
         JobsCommand::Show { id, json } => {
             let id: RecordId = id.parse().with_context(|| format!("{id:?}"))?;
+            let readers = open_readers(&config.store.path).await?;
             let Some(view) = operator::job(&readers, id).await? else {
                 bail!("there is no job about record {id} in {}", config.store.path.display());
             };
             if json { output::json(&view) } else { show(&view) }
         }
+        JobsCommand::Retry { ids, reason } => retry(config, &ids, &reason).await,
     }
 }
 

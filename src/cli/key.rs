@@ -27,6 +27,9 @@ pub(super) enum KeyCommand {
         key_file: Option<PathBuf>,
     },
     /// Sign the exact bytes of standard input; prints 130 hexadecimal characters.
+    ///
+    /// For comparing with other implementations. Never sign an update by hand: the book would not know
+    /// of it, and nothing would keep it from contradicting what was decided.
     Sign {
         /// The key's file, instead of `signer.key_file`.
         #[arg(long, value_name = "FILE")]

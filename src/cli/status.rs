@@ -1,6 +1,9 @@
 //! `settled status`.
 
-use serde_json::Value;
+use std::{io::ErrorKind, path::Path};
+
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
 
 use super::output;
 use crate::{
@@ -14,10 +17,28 @@ use crate::{
 
 pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let readers = open_readers(&config.store.path).await?;
-    let client = ControlClient::new(&socket_path(&config.store.path))?;
-    let daemon = client.readiness().await.ok();
+    let daemon = daemon(&config.store.path).await?;
     let status = operator::status(&readers, daemon, SystemClock.now()).await?;
     if json { output::json(&status) } else { show(&status) }
+}
+
+/// What the daemon says of its parts; nothing if none listens. The lock is not asked: a daemon that
+/// starts at this moment would find it taken.
+async fn daemon(path: &Path) -> anyhow::Result<Option<Value>> {
+    let socket = socket_path(path)?;
+    match UnixStream::connect(&socket).await {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
+            return Ok(None);
+        }
+        Ok(_) | Err(_) => {}
+    }
+    let readiness = ControlClient::new(&socket)?.readiness().await;
+    Ok(Some(readiness.unwrap_or_else(|error| {
+        let part = json!({"name": "daemon", "ready": false, "detail": error.to_string()});
+        json!({"ready": false, "parts": [part]})
+    })))
 }
 
 fn show(status: &Status) -> anyhow::Result<()> {

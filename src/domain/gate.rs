@@ -4,13 +4,33 @@
 //! with, a token without the write scope reads well for ever and so cannot be found out by reading,
 //! and a rate limit is about the user, not about a record.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{ids::RecordId, schedule::Schedule, time::TimestampMs};
 
 /// Different records that OES must refuse with 403, one after the other, before the token is
 /// suspected instead of the records.
 pub const FORBIDDEN_RECORDS_MAX: usize = 3;
+
+/// How long before a refusal of the token a 403 to an update is taken to be about the token too:
+/// both were under way together.
+const REFUSAL_REACH: Duration = Duration::from_secs(60);
+
+/// Whether 403s are about the token rather than about their records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Suspicion {
+    stopped: bool,
+    refused_at: Option<TimestampMs>,
+}
+
+impl Suspicion {
+    /// Whether a 403 that was noted at `since` says nothing about its record: updates as such are
+    /// refused, or the token was refused about then or later.
+    #[must_use]
+    pub fn covers(&self, since: TimestampMs) -> bool {
+        self.stopped || self.refused_at.is_some_and(|at| at.after(REFUSAL_REACH) >= since)
+    }
+}
 
 /// Why nothing is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +79,7 @@ pub struct Gate {
     paused_until: Option<TimestampMs>,
     pauses: u32,
     stop: Option<Stop>,
+    refused_at: Option<TimestampMs>,
     forbidden: BTreeSet<RecordId>,
 }
 
@@ -66,7 +87,14 @@ impl Gate {
     /// An open gate. `schedule` paces trials, and pauses that OES gives no time for.
     #[must_use]
     pub fn new(schedule: Schedule) -> Self {
-        Self { schedule, paused_until: None, pauses: 0, stop: None, forbidden: BTreeSet::new() }
+        Self {
+            schedule,
+            paused_until: None,
+            pauses: 0,
+            stop: None,
+            refused_at: None,
+            forbidden: BTreeSet::new(),
+        }
     }
 
     /// What may be done at `now`.
@@ -81,10 +109,10 @@ impl Gate {
         }
     }
 
-    /// Whether updates as such are being refused, so that a 403 says nothing about its record.
+    /// Whether 403s say nothing about their records.
     #[must_use]
-    pub fn suspects_token(&self) -> bool {
-        self.stop.is_some()
+    pub fn suspicion(&self) -> Suspicion {
+        Suspicion { stopped: self.stop.is_some(), refused_at: self.refused_at }
     }
 
     /// Takes the one trial that is due, so that no second one starts beside it.
@@ -120,6 +148,7 @@ impl Gate {
 
     /// 401 to anything, or 403 to a read. Answers whether that closed the gate.
     pub fn token_refused(&mut self, now: TimestampMs) -> bool {
+        self.refused_at = Some(now);
         self.close(now, StopCause::TokenRefused)
     }
 
@@ -141,20 +170,16 @@ impl Gate {
         }
     }
 
-    /// OES answered 429. `retry_at` is what it asked for and is honoured; without it the pause is ours.
-    /// Answers until when nothing may be sent.
+    /// OES answered 429. `retry_at` is what it asked for, and is never gone below; without it, or with
+    /// one that is over already, the pause is ours. Answers until when nothing may be sent.
     pub fn rate_limited(&mut self, now: TimestampMs, retry_at: Option<TimestampMs>) -> TimestampMs {
         // Answers to requests that were under way together are one pause, not several.
         let under_way = self.paused_until.filter(|until| now < *until);
-        let wanted = match (retry_at, under_way) {
-            (Some(retry_at), _) => retry_at,
-            (None, Some(until)) => until,
-            (None, None) => {
-                self.pauses = self.pauses.saturating_add(1);
-                now.after(self.schedule.delay(self.pauses))
-            }
-        };
-        let until = under_way.map_or(wanted, |until| until.max(wanted));
+        let ours = under_way.unwrap_or_else(|| {
+            self.pauses = self.pauses.saturating_add(1);
+            now.after(self.schedule.delay(self.pauses))
+        });
+        let until = retry_at.map_or(ours, |retry_at| ours.max(retry_at));
         self.paused_until = Some(until);
         until
     }
@@ -213,13 +238,34 @@ mod tests {
             (1..=4).map(|number| gate.update_forbidden(NOW, record(number))).collect();
         assert_eq!(closed, [false, false, true, false]);
         assert!(!gate.read_answered(), "reading well does not open it");
-        assert!(gate.suspects_token());
+        assert!(gate.suspicion().covers(NOW));
         assert!(!gate.take_trial(NOW, StopCause::TokenRefused));
         assert!(gate.take_trial(later(61), StopCause::UpdatesForbidden));
         assert!(!gate.take_trial(later(61), StopCause::UpdatesForbidden), "one trial per back-off");
         assert!(!gate.update_forbidden(later(62), record(5)));
         assert!(gate.update_answered());
         assert_eq!(gate.permission(later(62)), Permission::Open);
+    }
+
+    #[test]
+    fn a_403_beside_a_refused_token_is_not_about_its_record_and_a_later_one_is() {
+        let mut gate = gate();
+        assert!(!gate.suspicion().covers(NOW));
+        assert!(gate.token_refused(later(5)));
+        assert!(gate.read_answered());
+        assert!(gate.suspicion().covers(NOW) && gate.suspicion().covers(later(6)));
+        assert!(!gate.suspicion().covers(later(600)));
+    }
+
+    #[test]
+    fn a_retry_after_that_is_over_already_is_no_leave_to_hammer() {
+        let mut gate = gate();
+        let mut pauses = Vec::new();
+        for minute in 0..20 {
+            let now = later(minute * 60);
+            pauses.push(gate.rate_limited(now, Some(now)).since(now));
+        }
+        assert!(pauses.iter().any(|pause| *pause > Duration::from_secs(5)), "{pauses:?}");
     }
 
     #[test]

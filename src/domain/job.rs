@@ -1,6 +1,6 @@
 //! What a job is about: the terms that the exchange and OES agreed on for one record.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
@@ -170,6 +170,10 @@ pub struct Job {
     pub attempts_counted: u32,
     /// Reads since the last attempt that settled nothing.
     pub reads_made: u32,
+    /// Those of them that OES answered with "there is no such record".
+    pub absences: u32,
+    /// Since when the bounds of retrying count: the first attempt, or an operator's word.
+    pub tried_since: Option<TimestampMs>,
 }
 
 impl Job {
@@ -189,6 +193,8 @@ impl Job {
             attempts_made: 0,
             attempts_counted: 0,
             reads_made: 0,
+            absences: 0,
+            tried_since: None,
         }
     }
 
@@ -198,7 +204,8 @@ impl Job {
         Tries {
             attempts: self.attempts_counted,
             reads: self.reads_made,
-            age: now.since(self.received_at),
+            absences: self.absences,
+            age: self.tried_since.map_or(Duration::ZERO, |since| now.since(since)),
         }
     }
 }

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use super::{
-    amount::Quantity,
+    amount::{Balance, Quantity},
     decision::Outcome,
-    ids::RecordId,
+    ids::{ConnectionId, CurrencyCode, RecordId},
     job::JobType,
     state::{ConflictKind, ParkReason},
 };
@@ -53,6 +53,15 @@ pub enum News {
         record: RecordId,
         /// In which way.
         kind: ConflictKind,
+    },
+    /// A fed fact took an available balance below zero: the exchange fed more out than there was.
+    Overdrawn {
+        /// Whose.
+        connection: ConnectionId,
+        /// In what.
+        currency: CurrencyCode,
+        /// What it is now, base units.
+        available: Balance,
     },
     /// OES cleared a deallocation that was released here, and the book could not cover it.
     Shortfall {

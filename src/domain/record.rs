@@ -79,8 +79,16 @@ pub struct OesRecord {
     #[serde(default)]
     pub pending_approval_id: Option<String>,
     /// The policy's answer, once there is one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "known_result")]
     pub policy_result: Option<PolicyResult>,
+}
+
+/// A word that the reference does not have must not hide the record's status.
+fn known_result<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PolicyResult>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(PolicyResult::deserialize(value).ok())
 }
 
 /// OES may spell its own ids as it likes; only messages must have the one spelling.
@@ -130,8 +138,7 @@ pub struct Inquiry<'a> {
     pub decided: Outcome,
     /// Attempts, reads and age so far.
     pub tries: Tries,
-    /// Whether the sender is stopped because OES refuses every update: a 403 is then about the
-    /// token and not about this record.
+    /// Whether a 403 to this record's update is about the token and not about the record.
     pub token_suspected: bool,
 }
 
@@ -209,7 +216,8 @@ fn judge_untouched(inquiry: &Inquiry<'_>, doubt: Doubt, limits: &RetryLimits) ->
         | Doubt::OddAnswer
         | Doubt::ConflictAnswer
         | Doubt::Unauthorized
-        | Doubt::Restarted => retry,
+        | Doubt::Restarted
+        | Doubt::SentOn => retry,
         Doubt::NotFound => {
             if inquiry.tries.attempts >= limits.not_found_attempts_max {
                 Event::Park(ParkReason::NotFoundAtOes)
@@ -232,7 +240,7 @@ fn judge_untouched(inquiry: &Inquiry<'_>, doubt: Doubt, limits: &RetryLimits) ->
 
 fn judge_absent(inquiry: &Inquiry<'_>, limits: &RetryLimits) -> Finding {
     match inquiry.state {
-        State::Unknown(_) if inquiry.tries.reads >= limits.absent_reads_max => {
+        State::Unknown(_) if inquiry.tries.absences >= limits.absent_reads_max => {
             Finding::Moves(Event::Park(ParkReason::NotFoundAtOes))
         }
         State::Unknown(_)

@@ -60,7 +60,9 @@ pub struct Tries {
     pub attempts: u32,
     /// Reads since the last attempt that did not settle it.
     pub reads: u32,
-    /// How long ago the job arrived.
+    /// Those of them that did not find the record.
+    pub absences: u32,
+    /// How long the job has been tried.
     pub age: Duration,
 }
 
@@ -71,7 +73,7 @@ pub struct RetryLimits {
     pub schedule: Schedule,
     /// Attempts after which a job is parked.
     pub attempts_max: u32,
-    /// Age after which a job is parked instead of tried again.
+    /// Time since the first attempt after which a job is parked instead of tried again.
     pub age_max: Duration,
     /// Attempts answered 404 after which a job is parked.
     pub not_found_attempts_max: u32,
@@ -141,7 +143,12 @@ mod tests {
             approval_read_every: Duration::from_secs(30),
             slow_read_every: Duration::from_secs(900),
         };
-        let tries = |attempts, age_s| Tries { attempts, reads: 0, age: Duration::from_secs(age_s) };
+        let tries = |attempts, age_s| Tries {
+            attempts,
+            reads: 0,
+            absences: 0,
+            age: Duration::from_secs(age_s),
+        };
         assert_eq!(limits.exhausted(tries(2, 99)), None);
         assert_eq!(limits.exhausted(tries(3, 0)), Some(ParkReason::AttemptsExhausted));
         assert_eq!(limits.exhausted(tries(0, 100)), Some(ParkReason::TooOld));

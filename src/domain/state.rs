@@ -8,6 +8,9 @@
 //!   parked          awaiting_approval, parked, conflict → confirmed | overruled
 //! ```
 //!
+//! An operator may send a parked job on: back to `received` if nothing was decided, else to `unknown`,
+//! so that the record is read before anything is sent.
+//!
 //! Nothing here changes a decision; a state only says how far it has been carried out. The
 //! database repeats these rules (`migrations/`), and a test compares the two.
 
@@ -162,6 +165,8 @@ pub enum Event {
     Freeze(ConflictKind),
     /// An operator must look.
     Park(ParkReason),
+    /// An operator has looked, and sends the job on.
+    Retry,
 }
 
 /// An event that cannot happen in a state: a fault of this program or of the database.
@@ -186,9 +191,7 @@ impl State {
             Self::Sending => after_sending(event),
             Self::Unknown(_) => after_unknown(event),
             Self::AwaitingApproval => closing(event),
-            Self::Parked(reason) if reason.is_undecided() => None,
-            // Parked or frozen again for another reason would hide the first one.
-            Self::Parked(_) => closing(event).filter(|next| !matches!(next, Self::Parked(_))),
+            Self::Parked(reason) => after_parked(reason, event),
             Self::Conflict(_) => closing(event).filter(|next| next.is_final()),
             Self::Confirmed | Self::Overruled => None,
         };
@@ -208,7 +211,8 @@ fn after_received(event: Event) -> Option<State> {
         | Event::Doubt(_)
         | Event::FoundReserved
         | Event::Overrule
-        | Event::Freeze(_) => None,
+        | Event::Freeze(_)
+        | Event::Retry => None,
     }
 }
 
@@ -224,7 +228,8 @@ fn after_decided(event: Event) -> Option<State> {
         | Event::Doubt(_)
         | Event::FoundReserved
         | Event::Overrule
-        | Event::Freeze(_) => None,
+        | Event::Freeze(_)
+        | Event::Retry => None,
     }
 }
 
@@ -240,7 +245,8 @@ fn after_sending(event: Event) -> Option<State> {
         | Event::FoundReserved
         | Event::Overrule
         | Event::Freeze(_)
-        | Event::Park(_) => None,
+        | Event::Park(_)
+        | Event::Retry => None,
     }
 }
 
@@ -255,7 +261,26 @@ fn after_unknown(event: Event) -> Option<State> {
         | Event::Decide
         | Event::Prepare
         | Event::TurnedAway
-        | Event::Doubt(_) => closing(event),
+        | Event::Doubt(_)
+        | Event::Retry => closing(event),
+    }
+}
+
+fn after_parked(reason: ParkReason, event: Event) -> Option<State> {
+    match event {
+        Event::Retry if reason.is_undecided() => Some(State::Received),
+        Event::Retry => Some(State::Unknown(Doubt::SentOn)),
+        // Parked again for another reason would hide the first one.
+        Event::Park(_) => None,
+        Event::Confirm
+        | Event::Overrule
+        | Event::Freeze(_)
+        | Event::Decide
+        | Event::Prepare
+        | Event::AwaitApproval
+        | Event::TurnedAway
+        | Event::Doubt(_)
+        | Event::FoundReserved => closing(event).filter(|_| !reason.is_undecided()),
     }
 }
 
@@ -272,7 +297,8 @@ fn closing(event: Event) -> Option<State> {
         | Event::AwaitApproval
         | Event::TurnedAway
         | Event::Doubt(_)
-        | Event::FoundReserved => None,
+        | Event::FoundReserved
+        | Event::Retry => None,
     }
 }
 

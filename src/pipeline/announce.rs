@@ -59,11 +59,34 @@ struct Progress {
     cursor: OutboxSeq,
     /// Not taken by the broker, with the time of the next try.
     set_aside: BTreeMap<OutboxSeq, TimestampMs>,
+    /// How many messages are still to be published one by one, because together with another they
+    /// ended a session.
+    one_by_one: usize,
+    /// Whether the session has published something or has rested.
+    session_worked: bool,
 }
 
 impl Progress {
     fn from_the_start() -> Self {
-        Self { cursor: OutboxSeq::from(0), set_aside: BTreeMap::new() }
+        Self {
+            cursor: OutboxSeq::from(0),
+            set_aside: BTreeMap::new(),
+            one_by_one: 0,
+            session_worked: false,
+        }
+    }
+
+    /// A session has ended while it published these. A broker ends a session over a single message, for
+    /// example if its exchange is missing; the others must not wait for that.
+    fn ended_publishing(&mut self, messages: &[OutboxSeq], now: TimestampMs) {
+        match messages {
+            [alone] => {
+                self.cursor = self.cursor.max(*alone);
+                self.set_aside.insert(*alone, now.after(TRY_AGAIN_AFTER));
+                self.one_by_one = self.one_by_one.saturating_sub(1);
+            }
+            together => self.one_by_one = together.len(),
+        }
     }
 
     fn next_try(&self) -> Option<TimestampMs> {
@@ -93,9 +116,14 @@ impl Announcer {
             };
             let end = match opened {
                 Ok(session) => {
-                    failures = 0;
                     self.health.broker_connected(BrokerSide::Publisher, true);
-                    self.session(session, &mut progress, &stop).await?
+                    progress.session_worked = false;
+                    let end = self.session(session, &mut progress, &stop).await?;
+                    // A session that ends before it has done anything counts as one that failed.
+                    if progress.session_worked {
+                        failures = 0;
+                    }
+                    end
                 }
                 Err(error) => SessionEnd::Lost(error),
             };
@@ -132,22 +160,34 @@ impl Announcer {
                     )));
                 }
                 let due = progress.next_try();
-                let rested = rest(&self.wake.announce, due, self.clock.as_ref(), stop).await;
+                // Asked to end, it ends here: when nothing is left to be published.
+                let rested = if stop.is_cancelled() {
+                    Rested::Stop
+                } else {
+                    rest(&self.wake.announce, due, self.clock.as_ref(), stop).await
+                };
                 if rested == Rested::Stop {
-                    session.close().await;
-                    return Ok(SessionEnd::Stopped);
+                    if self.next_messages(progress).await?.is_empty() {
+                        session.close().await;
+                        return Ok(SessionEnd::Stopped);
+                    }
+                    continue;
                 }
+                progress.session_worked = true;
                 continue;
             }
             // A publish that has begun is finished, so that what the broker has is marked.
+            let seqs: Vec<OutboxSeq> = messages.iter().map(|message| message.seq).collect();
             match self.publish(&session, messages, progress).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => {
+                    progress.session_worked = true;
+                    progress.one_by_one = progress.one_by_one.saturating_sub(seqs.len());
+                }
                 Ok(Err(WriterGone)) => return Ok(SessionEnd::Stopped),
-                Err(error) => return Ok(SessionEnd::Lost(error)),
-            }
-            if stop.is_cancelled() {
-                session.close().await;
-                return Ok(SessionEnd::Stopped);
+                Err(error) => {
+                    progress.ended_publishing(&seqs, self.clock.now());
+                    return Ok(SessionEnd::Lost(error));
+                }
             }
         }
     }
@@ -158,12 +198,13 @@ impl Announcer {
         progress: &mut Progress,
     ) -> Result<Vec<OutboxMessage>, StoreError> {
         let now = self.clock.now();
+        let most = if progress.one_by_one > 0 { 1 } else { PUBLISH_MAX };
         let due: BTreeSet<OutboxSeq> = progress
             .set_aside
             .iter()
             .filter(|(_, due)| **due <= now)
             .map(|(seq, _)| *seq)
-            .take(PUBLISH_MAX)
+            .take(most)
             .collect();
         if let Some(first) = due.first() {
             // They are unpublished, so they are found from just before the first of them on.
@@ -179,7 +220,7 @@ impl Announcer {
         if progress.set_aside.len() >= SET_ASIDE_MAX {
             return Ok(Vec::new());
         }
-        self.readers.unpublished(progress.cursor, PUBLISH_MAX).await
+        self.readers.unpublished(progress.cursor, most).await
     }
 
     async fn publish(

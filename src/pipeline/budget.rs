@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     config::OesConfig,
     domain::{
-        gate::{Gate, Permission, StopCause},
+        gate::{Gate, Permission, StopCause, Suspicion},
         ids::RecordId,
         schedule::Schedule,
         time::TimestampMs,
@@ -70,10 +70,10 @@ impl Budget {
         self.gate().permission(self.clock.now())
     }
 
-    /// Whether a 403 is about the token rather than about its record.
+    /// Whether 403s are about the token rather than about their records.
     #[must_use]
-    pub fn suspects_token(&self) -> bool {
-        self.gate().suspects_token()
+    pub fn suspicion(&self) -> Suspicion {
+        self.gate().suspicion()
     }
 
     /// A permit, if one is to be had without waiting.
@@ -114,8 +114,14 @@ impl Budget {
 
     /// Waits until a read may be sent; with a refused token, until one trial read is due.
     pub async fn wait_for_read(&self) {
-        let _trial = self.wait_for_gate(StopCause::TokenRefused).await;
-        self.wait_for_rate().await;
+        loop {
+            let trial = self.wait_for_gate(StopCause::TokenRefused).await;
+            self.wait_for_rate().await;
+            // OES may have asked for a pause while this waited.
+            if trial || !matches!(self.permission(), Permission::PausedUntil(_)) {
+                return;
+            }
+        }
     }
 
     /// Waits until the gate is open, or a trial for `trial_cause` is due and taken. Reads pass a gate
@@ -132,8 +138,9 @@ impl Budget {
                 {
                     return false;
                 }
+                Permission::Stopped(cause, _) if cause != trial_cause => now.after(GATE_REST_MAX),
                 Permission::Stopped(cause, trial_at) => {
-                    if cause == trial_cause && self.gate().take_trial(now, cause) {
+                    if self.gate().take_trial(now, cause) {
                         return true;
                     }
                     trial_at
@@ -176,7 +183,8 @@ impl Budget {
         if self.gate().token_refused(now) {
             tracing::error!(
                 "OES refused the access token: nothing is sent until it takes it again. Check \
-                 oes.access_token_file, and whether the token's IP addresses include this machine"
+                 oes.access_token_file, which is read again before each trial, and whether the \
+                 token's IP addresses include this machine"
             );
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     domain::{
         announcement::KnownBy,
+        gate::{Permission, StopCause, Suspicion},
         ids::{JobSeq, RecordId},
         news::News,
         record::{Finding, Inquiry, OesRecord, Reading, judge},
@@ -31,6 +32,9 @@ use crate::{
 
 /// Most records that one list request asks for: their ids make 3.7 KB of a URL.
 const READS_MAX: usize = 100;
+
+/// Reads by name that fail in a row, after which the others wait for another time.
+const READ_FAILURES_MAX: usize = 3;
 
 /// What a read of one job's record brought.
 #[derive(Clone, Debug)]
@@ -50,7 +54,7 @@ pub fn settle(
     seq: JobSeq,
     result: &ReadResult,
     limits: &RetryLimits,
-    token_suspected: bool,
+    suspicion: Suspicion,
 ) -> Result<(), WorkError> {
     let now = work.now();
     let job = work.job(seq)?;
@@ -73,7 +77,7 @@ pub fn settle(
                 state: job.state,
                 decided,
                 tries: job.tries(now),
-                token_suspected,
+                token_suspected: suspicion.covers(job.state_since),
             };
             judge(&inquiry, reading, limits)
         }
@@ -83,6 +87,9 @@ pub fn settle(
         Finding::ReadAgain(delay) => {
             let job = work.job_mut(seq)?;
             job.reads_made = job.reads_made.saturating_add(1);
+            if matches!(result, ReadResult::Answered(Reading::Absent)) {
+                job.absences = job.absences.saturating_add(1);
+            }
             job.next_step_at = Some(now.after(delay));
             Ok(())
         }
@@ -134,7 +141,8 @@ fn move_on(
         | Event::Confirm
         | Event::TurnedAway
         | Event::Doubt(_)
-        | Event::Overrule => now,
+        | Event::Overrule
+        | Event::Retry => now,
     };
     work.advance(seq, event, Some(next))
 }
@@ -164,7 +172,18 @@ impl Resolver {
         loop {
             let targets = self.readers.due_reads(self.clock.now(), READS_MAX).await?;
             if targets.is_empty() {
-                let due = self.readers.next_read_due().await?;
+                let mut due = self.readers.next_read_due().await?;
+                if let Permission::Stopped(StopCause::TokenRefused, trial_at) =
+                    self.budget.permission()
+                {
+                    if trial_at <= self.clock.now() {
+                        tokio::select! {
+                            () = stop.cancelled() => return Ok(()),
+                            () = self.try_token() => continue,
+                        }
+                    }
+                    due = due.map_or(Some(trial_at), |due| Some(due.min(trial_at)));
+                }
                 let rested = rest(&self.wake.resolve, due, self.clock.as_ref(), &stop).await;
                 if rested == Rested::Stop {
                     return Ok(());
@@ -200,30 +219,60 @@ impl Resolver {
             }
         };
         let mut results = Vec::with_capacity(targets.len());
-        let mut is_down = false;
+        // When OES is down, a hundred reads that time out would hold everything up for an hour.
+        let failures_max = if list_failed { 1 } else { READ_FAILURES_MAX };
+        let mut failures = 0;
         for target in targets {
             let result = match found.remove(&target.record_id) {
                 Some(record) => ReadResult::Answered(Reading::Found(record)),
-                None if is_down => ReadResult::Failed,
+                None if failures >= failures_max => ReadResult::Failed,
                 // A list may leave out what exists, so an absence is asked for by name. So is
                 // everything when the list route itself does not work: no record waits for that.
                 None => self.read_one(target.record_id).await,
             };
-            is_down |= list_failed && matches!(result, ReadResult::Failed);
+            match result {
+                ReadResult::Failed => failures = failures.saturating_add(1),
+                ReadResult::Answered(_) if failures < failures_max => failures = 0,
+                ReadResult::Answered(_) => {}
+            }
             results.push((target.job, result));
         }
         results
     }
 
-    async fn read_many(&self, ids: &[RecordId]) -> Result<HashMap<RecordId, OesRecord>, ReadError> {
+    /// Whether OES takes the token again, when nothing else is due that would show it.
+    async fn try_token(&self) {
+        self.wait_for_leave().await;
+        let outcome = self.oes.probe().await;
+        self.tell_budget(outcome.as_ref().err());
+    }
+
+    /// Waits until a read may be sent. A token that was refused may have been replaced meanwhile.
+    async fn wait_for_leave(&self) {
         self.budget.wait_for_read().await;
+        if !matches!(self.budget.permission(), Permission::Stopped(StopCause::TokenRefused, _)) {
+            return;
+        }
+        match self.oes.reread_token() {
+            Ok(true) => {
+                tracing::info!("oes.access_token_file has another token: it is used from now on");
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the token cannot be read again; the old one is tried");
+            }
+        }
+    }
+
+    async fn read_many(&self, ids: &[RecordId]) -> Result<HashMap<RecordId, OesRecord>, ReadError> {
+        self.wait_for_leave().await;
         let outcome = self.oes.read_records(ids).await;
         self.tell_budget(outcome.as_ref().err());
         outcome
     }
 
     async fn read_one(&self, id: RecordId) -> ReadResult {
-        self.budget.wait_for_read().await;
+        self.wait_for_leave().await;
         let outcome = self.oes.read_record(id).await;
         self.tell_budget(outcome.as_ref().err());
         match outcome {

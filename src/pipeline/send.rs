@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::mpsc;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     budget::{Budget, SendPermit},
@@ -47,16 +50,32 @@ pub struct Sender {
 impl Sender {
     /// Sends each attempt that arrives, until the writer has ended and everything in flight has
     /// been answered or recorded as unknown.
-    pub async fn run(self, mut prepared: mpsc::UnboundedReceiver<Permitted>) {
+    ///
+    /// # Errors
+    /// The panic of a send: its attempt is open on disk, and a restart reads it back.
+    pub async fn run(
+        self,
+        mut prepared: mpsc::UnboundedReceiver<Permitted>,
+    ) -> Result<(), JoinError> {
         let this = Arc::new(self);
-        let in_flight = TaskTracker::new();
-        // Permits bound how many there are at a time.
-        while let Some((attempt, permit)) = prepared.recv().await {
-            let sender = Arc::clone(&this);
-            in_flight.spawn(async move { sender.send(attempt, permit).await });
+        // Permits bound how many there are at a time. Dropped with this future, they end with it.
+        let mut in_flight = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(ended) = in_flight.join_next() => ended?,
+                next = prepared.recv() => match next {
+                    Some((attempt, permit)) => {
+                        let sender = Arc::clone(&this);
+                        in_flight.spawn(async move { sender.send(attempt, permit).await });
+                    }
+                    None => break,
+                },
+            }
         }
-        in_flight.close();
-        in_flight.wait().await;
+        while let Some(ended) = in_flight.join_next().await {
+            ended?;
+        }
+        Ok(())
     }
 
     async fn send(&self, attempt: PreparedAttempt, permit: SendPermit) {
@@ -167,9 +186,11 @@ impl Feeder {
                 }
                 continue;
             }
+            // No more permits than attempts, because each costs a piece of the rate limit.
+            let due = self.readers.due_attempts_count(self.clock.now(), PREPARED_MAX).await?;
             let permits = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                permits = self.budget.send_permits(PREPARED_MAX) => permits,
+                permits = self.budget.send_permits(due) => permits,
             };
             if self.writer.prepare(permits).await == Err(WriterGone) {
                 return Ok(());

@@ -125,7 +125,7 @@ async fn find_due(
     if needs.due_decisions > 0 {
         let limit = i64::try_from(needs.due_decisions).unwrap_or(i64::MAX);
         work.due_decisions = sqlx::query_scalar!(
-            "SELECT job_seq FROM jobs WHERE state = 'received'
+            "SELECT job_seq FROM jobs WHERE state = 'received' AND final_outcome IS NULL
              AND (next_step_at_ms <= ?1 OR connection_id IN (SELECT connection_id FROM connections))
              ORDER BY job_seq LIMIT ?2",
             now_ms,
@@ -156,7 +156,7 @@ async fn load_jobs(
                 client_id, connection_id, partners_client_id, partners_connection_id,
                 partners_record_id, content_sha256, received_at_ms, state, state_reason,
                 state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-                attempts_counted, reads_made, reject_code, reject_reason
+                attempts_counted, reads_made, absences, tried_since_ms, reject_code, reject_reason
              FROM jobs LEFT JOIN decisions USING (job_seq)
              WHERE job_seq IN (SELECT value FROM json_each(?1))"#,
             wanted
@@ -173,7 +173,7 @@ async fn load_jobs(
                 client_id, connection_id, partners_client_id, partners_connection_id,
                 partners_record_id, content_sha256, received_at_ms, state, state_reason,
                 state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-                attempts_counted, reads_made, reject_code, reject_reason
+                attempts_counted, reads_made, absences, tried_since_ms, reject_code, reject_reason
              FROM jobs LEFT JOIN decisions USING (job_seq)
              WHERE record_id IN (SELECT value FROM json_each(?1))"#,
             wanted

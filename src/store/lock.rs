@@ -4,8 +4,8 @@
 //! drop SQLite's own locks.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::{Read, Seek, Write},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -33,7 +33,7 @@ pub enum LockError {
         /// The lock file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -44,21 +44,33 @@ pub struct BookLock {
 }
 
 /// The lock file that belongs to a database file.
-#[must_use]
-pub fn lock_path(database: &Path) -> PathBuf {
+fn lock_path(database: &Path) -> Result<PathBuf, LockError> {
     beside(database, ".lock")
 }
 
 /// The control socket that belongs to a database file.
-#[must_use]
-pub fn socket_path(database: &Path) -> PathBuf {
+///
+/// # Errors
+/// [`LockError::Io`] when the folder is not there.
+pub fn socket_path(database: &Path) -> Result<PathBuf, LockError> {
     beside(database, ".sock")
 }
 
-fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
+/// SQLite follows symbolic links, so two names of one database must have one lock.
+fn beside(database: &Path, suffix: &str) -> Result<PathBuf, LockError> {
+    let io = |source| LockError::Io { path: database.to_owned(), source };
+    let real = match fs::canonicalize(database) {
+        Ok(real) => real,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !database.is_symlink() => {
+            let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).map_err(io)?;
+            folder.join(database.file_name().unwrap_or_default())
+        }
+        Err(error) => return Err(io(error)),
+    };
+    let mut path = real.into_os_string();
     path.push(suffix);
-    PathBuf::from(path)
+    Ok(PathBuf::from(path))
 }
 
 impl BookLock {
@@ -67,7 +79,7 @@ impl BookLock {
     /// # Errors
     /// [`LockError::Held`] when another process has it.
     pub fn take(database: &Path, holder: &str) -> Result<Self, LockError> {
-        let path = lock_path(database);
+        let path = lock_path(database)?;
         let io = |source| LockError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
@@ -112,5 +124,19 @@ mod tests {
         assert!(text.contains("settled run (process "), "{text}");
         drop(first);
         BookLock::take(&database, "settled book import").unwrap();
+    }
+
+    #[test]
+    fn two_names_of_one_book_have_one_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, link) = (folder.path().join("book.db"), folder.path().join("link.db"));
+        let first = BookLock::take(&database, "settled run").unwrap();
+        // A link to nothing would be followed by SQLite to a name that has no lock yet.
+        std::os::unix::fs::symlink(&database, &link).unwrap();
+        assert!(matches!(BookLock::take(&link, "x"), Err(LockError::Io { .. })));
+        fs::write(&database, "").unwrap();
+        assert!(matches!(BookLock::take(&link, "x"), Err(LockError::Held { .. })));
+        drop(first);
+        BookLock::take(&link, "x").unwrap();
     }
 }

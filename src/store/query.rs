@@ -151,6 +151,29 @@ impl Readers {
         Ok(row.due.map(TimestampMs::from_millis))
     }
 
+    /// How many attempts are due, counted up to `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn due_attempts_count(
+        &self,
+        now: TimestampMs,
+        most: usize,
+    ) -> Result<usize, StoreError> {
+        let (now_ms, limit) = (now.as_millis(), i64::try_from(most).unwrap_or(i64::MAX));
+        let due = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "due!: i64" FROM (
+                SELECT 1 FROM jobs WHERE state = 'decided' AND final_outcome IS NULL
+                  AND next_step_at_ms <= ?1 LIMIT ?2)"#,
+            now_ms,
+            limit
+        )
+        .fetch_one(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(usize::try_from(due).unwrap_or(most))
+    }
+
     /// When the next job can be decided; now, if a job's connection has become known.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ pub(super) struct JobRow {
     pub(super) attempts_made: i64,
     pub(super) attempts_counted: i64,
     pub(super) reads_made: i64,
+    pub(super) absences: i64,
+    pub(super) tried_since_ms: Option<i64>,
     pub(super) reject_code: Option<String>,
     pub(super) reject_reason: Option<String>,
 }
@@ -74,6 +76,8 @@ impl JobRow {
             attempts_made: count(self.attempts_made)?,
             attempts_counted: count(self.attempts_counted)?,
             reads_made: count(self.reads_made)?,
+            absences: count(self.absences)?,
+            tried_since: self.tried_since_ms.map(TimestampMs::from_millis),
         })
     }
 }

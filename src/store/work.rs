@@ -21,7 +21,7 @@ pub use changes::{
 
 use crate::domain::{
     amount::{AmountError, Balance},
-    book::{BookEvent, BookFact, Connection, Currency, body_hash},
+    book::{Adjustment, BookEvent, BookFact, Connection, Currency, body_hash},
     decision::Decision,
     ids::{
         AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
@@ -330,9 +330,11 @@ impl Work {
     /// [`WorkError`] when the job is not in the book.
     pub fn insert_attempt(&mut self, attempt: NewAttempt) -> Result<AttemptSeq, WorkError> {
         let seq = AttemptSeq::from(next(&mut self.counters.attempt));
+        let now = self.now;
         let job = self.job_mut(attempt.job)?;
         job.attempts_made = job.attempts_made.saturating_add(1);
-        job.reads_made = 0;
+        (job.reads_made, job.absences) = (0, 0);
+        job.tried_since.get_or_insert(now);
         let attempt_no = job.attempts_made;
         self.changes.attempts.push((seq, attempt_no, attempt));
         Ok(seq)
@@ -423,13 +425,24 @@ impl Work {
                 self.changes.currencies.insert(currency.currency.clone(), seq);
                 Ok(())
             }
-            BookFact::BalanceAdjusted(adjustment) => self.book(
-                Owner::BookEvent(seq),
-                adjustment.connection_id,
-                &adjustment.currency,
-                adjustment.movement(),
-            ),
+            BookFact::BalanceAdjusted(adjustment) => self.show_adjustment(seq, adjustment),
         }
+    }
+
+    /// A fed fact is always applied, even if it takes the balance below zero; that is told.
+    fn show_adjustment(
+        &mut self,
+        seq: BookEventSeq,
+        adjustment: &Adjustment,
+    ) -> Result<(), WorkError> {
+        let (connection, currency) = (adjustment.connection_id, &adjustment.currency);
+        let before = self.balance(connection, currency, AccountKind::Available);
+        self.book(Owner::BookEvent(seq), connection, currency, adjustment.movement())?;
+        let available = self.balance(connection, currency, AccountKind::Available);
+        if available.is_negative() && !before.is_negative() {
+            self.tell(News::Overdrawn { connection, currency: currency.clone(), available });
+        }
+        Ok(())
     }
 }
 

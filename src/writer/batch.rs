@@ -1,6 +1,9 @@
 //! Carrying out commands: together, or one by one when one of them fails.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -17,12 +20,12 @@ use crate::{
         state::{Doubt, Event, ParkReason, State},
     },
     pipeline::{
-        budget::SendPermit,
+        budget::{Budget, SendPermit},
         confirm, decide,
         record::{Recorded, record},
         resolve,
         send::Permitted,
-        sign,
+        send_on, sign,
     },
     store::{
         StoreError,
@@ -106,6 +109,8 @@ impl Writer {
         &mut self,
         batch: &mut [Command],
     ) -> Result<Result<Vec<Done>, (String, Option<JobSeq>)>, WriterError> {
+        let health = Arc::clone(&self.health);
+        let _at_work = health.batch_begins();
         loop {
             match self.transact(batch).await {
                 Ok(done) => return Ok(Ok(done)),
@@ -138,10 +143,12 @@ impl Writer {
         let mut act = Act {
             work: &mut open.work,
             signing: self.signing.as_ref(),
+            budget: self.budget.as_deref(),
             limits: &self.limits,
             connection_grace: self.connection_grace,
             first_attempts_wait: self.first_attempts_wait,
             due_taken: 0,
+            deferred: false,
         };
         let acted: Result<Vec<Done>, WorkError> =
             batch.iter_mut().map(|command| act.carry_out(command)).collect();
@@ -213,6 +220,11 @@ impl Writer {
                 self.wake.announce.notify_one();
                 let _waiting = answer.send(());
             }
+            (Command::SendOn { answer, .. }, Done::SentOn(sent_on)) => {
+                self.wake.decide.notify_one();
+                self.wake.resolve.notify_one();
+                let _waiting = answer.send(sent_on);
+            }
             (Command::StopPreparing { answer }, _) => {
                 // With the sender's channel gone, the sender comes to its end.
                 self.signing = None;
@@ -223,6 +235,7 @@ impl Writer {
                 | Command::Prepare { .. }
                 | Command::DecideDue { .. }
                 | Command::ApplyBook { .. }
+                | Command::SendOn { .. }
                 | Command::Published { .. }
                 | Command::Park { .. },
                 _,
@@ -272,12 +285,13 @@ impl Writer {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
-            // The answer cannot be booked, so it counts as one that tells nothing: the record is
-            // read back, and if that cannot be booked either, the job is parked.
+            // The answer cannot be booked, so it counts as one that tells nothing, and the record is
+            // read back. If not even that can be written, the machine cannot be trusted.
             Command::Finish { mut reply, answer }
                 if reply.verdict != Verdict::Doubtful(Doubt::OddAnswer) =>
             {
                 reply.verdict = Verdict::Doubtful(Doubt::OddAnswer);
+                reply.end.result = reply.verdict.as_str();
                 reply.end.detail = Some(format!("the answer could not be booked: {reason}"));
                 Box::pin(self.execute(vec![Command::Finish { reply, answer }])).await
             }
@@ -310,6 +324,7 @@ impl Writer {
             Command::Quarantine { .. }
             | Command::Finish { .. }
             | Command::Published { .. }
+            | Command::SendOn { .. }
             | Command::StopPreparing { .. }
             | Command::Park { .. } => Err(WriterError::Stuck { doing, reason }),
         }
@@ -360,11 +375,14 @@ impl Writer {
 struct Act<'a> {
     work: &'a mut Work,
     signing: Option<&'a super::Signing>,
+    budget: Option<&'a Budget>,
     limits: &'a crate::domain::schedule::RetryLimits,
     connection_grace: Duration,
     first_attempts_wait: bool,
     /// Due attempts that commands of this batch have taken.
     due_taken: usize,
+    /// Whether a job of this batch was left to wait for its first attempt.
+    deferred: bool,
 }
 
 impl Act<'_> {
@@ -399,9 +417,9 @@ impl Act<'_> {
                 Ok(Done::Nothing)
             }
             Command::SettleReads { results, .. } => {
-                let suspected = self.signing.is_some_and(|signing| signing.budget.suspects_token());
+                let suspicion = self.budget.map(Budget::suspicion).unwrap_or_default();
                 for (job, result) in results {
-                    resolve::settle(self.work, *job, result, self.limits, suspected)?;
+                    resolve::settle(self.work, *job, result, self.limits, suspicion)?;
                 }
                 Ok(Done::Nothing)
             }
@@ -420,6 +438,9 @@ impl Act<'_> {
                 park(self.work, *job, *reason, why, self.limits)?;
                 Ok(Done::Nothing)
             }
+            Command::SendOn { record, by, .. } => {
+                Ok(Done::SentOn(send_on::send_on(self.work, *record, by)?))
+            }
             Command::StopPreparing { .. } => Ok(Done::Nothing),
         }
     }
@@ -437,7 +458,7 @@ impl Act<'_> {
         }
         let permit = if self.first_attempts_wait { None } else { signing.budget.try_send_permit() };
         let Some(permit) = permit else {
-            self.first_attempts_wait = true;
+            (self.first_attempts_wait, self.deferred) = (true, true);
             return Ok(None);
         };
         let attempt = sign::prepare(self.work, seq, &signing.key)?;
@@ -457,7 +478,8 @@ impl Act<'_> {
             .copied()
             .collect();
         self.due_taken = self.due_taken.saturating_add(due.len());
-        if due.len() < permits.len() || !self.work.first_attempts_left() {
+        let all_taken = due.len() < permits.len() || !self.work.first_attempts_left();
+        if all_taken && !self.deferred {
             self.first_attempts_wait = false;
         }
         let mut prepared = Vec::with_capacity(due.len());

@@ -6,7 +6,7 @@ use super::Recording;
 use crate::{
     domain::{
         book::{BookEvent, BookFact},
-        ids::{JobSeq, OutboxSeq},
+        ids::{JobSeq, OutboxSeq, RecordId},
         state::ParkReason,
     },
     pipeline::{
@@ -15,6 +15,7 @@ use crate::{
         record::{Intake, Recorded},
         resolve::ReadResult,
         send::Permitted,
+        send_on::{Operator, SentOn},
         sign::PreparedAttempt,
     },
     store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
@@ -48,6 +49,8 @@ pub(super) enum Command {
         source: String,
         answer: oneshot::Sender<Result<Vec<BookEventOutcome>, String>>,
     },
+    /// A parked job that an operator lets go on.
+    SendOn { record: RecordId, by: Operator, answer: oneshot::Sender<SentOn> },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
@@ -65,6 +68,8 @@ pub(super) enum Done {
     Prepared(Vec<PreparedAttempt>),
     /// Facts were taken in or not.
     Book(Vec<BookEventOutcome>),
+    /// A job goes on or does not.
+    SentOn(SentOn),
     /// Nothing that needs telling.
     Nothing,
 }
@@ -86,6 +91,7 @@ impl Command {
             Self::SettleReads { .. } => "settle_reads",
             Self::Published { .. } => "published",
             Self::ApplyBook { .. } => "apply_book",
+            Self::SendOn { .. } => "send_on",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
         }
@@ -120,6 +126,9 @@ impl Command {
             }
             Self::Park { job, .. } => {
                 needs.jobs.insert(*job);
+            }
+            Self::SendOn { record, .. } => {
+                needs.records.insert(*record);
             }
             Self::ApplyBook { events, .. } => {
                 for event in events {

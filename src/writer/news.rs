@@ -31,6 +31,14 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
                 "OES contradicts what was decided and sent: the record is frozen. Ask BitGo"
             );
         }
+        News::Overdrawn { connection, currency, available } => {
+            metrics.overdrawn();
+            tracing::error!(
+                %connection, %currency, %available,
+                "an available balance is below zero: deallocations are released until the exchange \
+                 feeds what is missing"
+            );
+        }
         News::Shortfall { record, shortfall } => {
             tracing::error!(
                 %record, %shortfall,

@@ -123,7 +123,8 @@ fn still_reserved_follows_the_answer_that_caused_the_doubt() {
             | Doubt::ConflictAnswer
             | Doubt::NotFound
             | Doubt::Unauthorized
-            | Doubt::Restarted => Event::FoundReserved,
+            | Doubt::Restarted
+            | Doubt::SentOn => Event::FoundReserved,
         };
         let state = State::Unknown(doubt);
         let tries = Tries { attempts: 1, ..Tries::default() };
@@ -174,7 +175,7 @@ fn an_absent_record_is_read_again_a_few_times_and_then_parked() {
             terms: &terms(),
             state: State::Unknown(Doubt::NoReply),
             decided: Outcome::Cleared,
-            tries: Tries { reads, ..Tries::default() },
+            tries: Tries { reads, absences: reads, ..Tries::default() },
             token_suspected: false,
         };
         judge(&inquiry, &Reading::Absent, &LIMITS)

@@ -26,11 +26,13 @@ pub enum Doubt {
     Forbidden,
     /// The daemon ended before it recorded an answer; the attempt may have left.
     Restarted,
+    /// An operator has sent the parked job on.
+    SentOn,
 }
 
 impl Doubt {
     /// All doubts, for metrics and tests.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoReply,
         Self::ServerError,
         Self::OddAnswer,
@@ -42,6 +44,7 @@ impl Doubt {
         Self::Unauthorized,
         Self::Forbidden,
         Self::Restarted,
+        Self::SentOn,
     ];
 
     /// One word for rows and metrics.
@@ -59,6 +62,7 @@ impl Doubt {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::Restarted => "restarted",
+            Self::SentOn => "sent_on",
         }
     }
 }

@@ -88,6 +88,8 @@ pub enum JobEventKind {
     ReadBack,
     /// An operator must look.
     Parked,
+    /// An operator has looked, and sends it on.
+    SentOn,
 }
 
 impl JobEventKind {
@@ -95,6 +97,7 @@ impl JobEventKind {
         match self {
             Self::ReadBack => "read_back",
             Self::Parked => "parked",
+            Self::SentOn => "sent_on",
         }
     }
 }

@@ -1,0 +1,136 @@
+//! Where changes go that a command asks for: into the book, or to the daemon that holds it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    book_file::FileEvent,
+    clock::{Clock as _, SystemClock},
+    config::Config,
+    control::ControlClient,
+    domain::ids::RecordId,
+    metrics::Metrics,
+    pipeline::{
+        send_on::{Operator, SentOn},
+        wake::Wake,
+    },
+    store::{
+        lock::{BookLock, LockError, socket_path},
+        open_writer,
+        work::BookEventOutcome,
+    },
+    writer::{Writer, WriterGone, WriterHandle, WriterParts},
+};
+
+pub(super) enum Target {
+    Book { writer: WriterHandle, done: JoinHandle<anyhow::Result<()>>, _lock: BookLock },
+    Daemon { client: ControlClient, holder: String },
+}
+
+impl Target {
+    /// Takes the book's lock for `purpose`, or finds the daemon that has it.
+    pub(super) async fn open(config: &Config, purpose: &str) -> anyhow::Result<Self> {
+        let path = &config.store.path;
+        let lock = match BookLock::take(path, purpose) {
+            Ok(lock) => lock,
+            Err(LockError::Held { holder, .. }) => {
+                return Ok(Self::Daemon {
+                    client: ControlClient::new(&socket_path(path)?)?,
+                    holder,
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (writer, handle) = Writer::new(WriterParts {
+            book: open_writer(path, SystemClock.now()).await?,
+            signing: None,
+            budget: None,
+            limits: config.retry.limits(),
+            connection_grace: Duration::ZERO,
+            batch_max: config.writer.batch_max,
+            queue_len_max: config.writer.queue_len_max,
+            lazy: Duration::ZERO,
+            wake: Wake::default(),
+            metrics: Arc::new(Metrics::new()),
+            health: Arc::default(),
+            clock: Arc::new(SystemClock),
+        })
+        .await?;
+        let done = TaskTracker::new().spawn(async move { Ok(writer.run().await?) });
+        Ok(Self::Book { writer: handle, done, _lock: lock })
+    }
+
+    /// Whose book it is, for a sentence.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Book { .. } => "the book",
+            Self::Daemon { .. } => "the daemon's book",
+        }
+    }
+
+    /// Takes facts in, all together.
+    pub(super) async fn apply(
+        &mut self,
+        source: &str,
+        events: &[FileEvent],
+    ) -> anyhow::Result<Vec<BookEventOutcome>> {
+        match self {
+            Self::Book { writer, done, .. } => {
+                let events = events.iter().map(|event| event.event.clone()).collect();
+                match writer.apply_book_events(events, source.to_owned()).await {
+                    Ok(applied) => applied.map_err(|reason| anyhow::anyhow!(reason)),
+                    Err(gone) => Err(why_gone(done, gone).await),
+                }
+            }
+            Self::Daemon { client, holder } => {
+                let events: Vec<String> = events.iter().map(|event| event.text.clone()).collect();
+                let applied = client.apply_book_events(source, &events).await;
+                applied.map_err(|error| held_by(holder, error))
+            }
+        }
+    }
+
+    /// Sends a parked job on.
+    pub(super) async fn send_on(
+        &mut self,
+        record: RecordId,
+        by: Operator,
+    ) -> anyhow::Result<SentOn> {
+        match self {
+            Self::Book { writer, done, .. } => match writer.send_on(record, by).await {
+                Ok(sent_on) => Ok(sent_on),
+                Err(gone) => Err(why_gone(done, gone).await),
+            },
+            Self::Daemon { client, holder } => {
+                let sent_on = client.send_on(record, &by).await;
+                sent_on.map_err(|error| held_by(holder, error))
+            }
+        }
+    }
+
+    /// Commits what is left and gives the book back.
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Book { writer, done, _lock } => {
+                drop(writer);
+                done.await?
+            }
+            Self::Daemon { .. } => Ok(()),
+        }
+    }
+}
+
+/// What ended the writer, rather than that it has ended.
+async fn why_gone(done: &mut JoinHandle<anyhow::Result<()>>, gone: WriterGone) -> anyhow::Error {
+    match done.await {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => gone.into(),
+        Err(panic) => panic.into(),
+    }
+}
+
+fn held_by(holder: &str, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    error.into().context(format!("the book is held by {holder}"))
+}

@@ -1,0 +1,79 @@
+//! Send on: an operator has looked at a parked job, and lets it go on.
+//!
+//! Nothing is decided or signed here. A job that was parked undecided is decided by the policy, as if
+//! it had just arrived; one that was decided keeps its decision, and its record is read back before
+//! anything is sent.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    domain::{
+        ids::RecordId,
+        state::{Event, State},
+    },
+    store::work::{JobEventKind, Work, WorkError},
+};
+
+/// Longest name and reason that are kept, in bytes.
+pub const WORDS_BYTES_MAX: usize = 512;
+
+/// Who sends a job on, and why. Kept with the job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Operator {
+    /// The person, as far as the system knows.
+    pub who: String,
+    /// What they say about it.
+    pub reason: String,
+}
+
+impl Operator {
+    /// Somebody with a reason.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a reader.
+    pub fn new(who: &str, reason: &str) -> Result<Self, &'static str> {
+        let (who, reason) = (who.trim(), reason.trim());
+        if who.is_empty() || reason.is_empty() {
+            return Err("a name and a reason are needed");
+        }
+        if who.len() > WORDS_BYTES_MAX || reason.len() > WORDS_BYTES_MAX {
+            return Err("the name or the reason is longer than 512 bytes");
+        }
+        Ok(Self { who: who.to_owned(), reason: reason.to_owned() })
+    }
+}
+
+/// What became of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SentOn {
+    /// The job goes on; this is its state now.
+    GoesOn(String),
+    /// It is not parked, so nothing was changed; this is its state.
+    NotParked(String),
+    /// There is no job about this record.
+    Unknown,
+}
+
+/// Sends the job about a record on, if it is parked.
+///
+/// # Errors
+/// [`WorkError`] when that cannot be represented.
+pub fn send_on(work: &mut Work, record: RecordId, by: &Operator) -> Result<SentOn, WorkError> {
+    let now = work.now();
+    let Some(job) = work.find(record) else { return Ok(SentOn::Unknown) };
+    let (seq, before) = (job.seq, job.state);
+    let State::Parked(_) = before else {
+        return Ok(SentOn::NotParked(before.to_string()));
+    };
+    work.advance(seq, Event::Retry, Some(now))?;
+    let job = work.job_mut(seq)?;
+    // The bounds that parked it begin anew, or it would be parked again at once.
+    (job.attempts_counted, job.reads_made, job.absences) = (0, 0, 0);
+    job.tried_since = job.tried_since.map(|_| now);
+    let after = job.state.to_string();
+    let detail = json!({"who": by.who, "why": by.reason, "from": before.to_string(), "to": after});
+    work.note(seq, JobEventKind::SentOn, &detail);
+    Ok(SentOn::GoesOn(after))
+}
