@@ -32,10 +32,26 @@ pub enum ConfigError {
     Missing(PathBuf),
     /// A key is unknown, of the wrong type, or the file is not TOML.
     #[error("the configuration cannot be read: {0}")]
-    Unreadable(#[from] config::ConfigError),
+    Unreadable(String),
     /// Values that cannot work.
     #[error("the configuration cannot work:\n  - {}", .0.join("\n  - "))]
     Unusable(Vec<String>),
+}
+
+impl From<config::ConfigError> for ConfigError {
+    /// Without the lines of the file that the parser shows: they may hold a password.
+    fn from(error: config::ConfigError) -> Self {
+        let text = error.to_string();
+        let shows_the_file = |line: &str| {
+            line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|')
+        };
+        let told: Vec<&str> = text
+            .lines()
+            .filter(|line| !shows_the_file(line) && !line.trim().is_empty())
+            .map(str::trim)
+            .collect();
+        Self::Unreadable(told.join("; "))
+    }
 }
 
 /// Everything that can be configured.

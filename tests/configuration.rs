@@ -93,3 +93,23 @@ fn an_unknown_key_in_the_file_is_refused_and_named() {
     let error = load(&format!("{text}\n[brokr]\nx = 1\n"), &[]).unwrap_err();
     assert!(error.contains("brokr"), "{error}");
 }
+
+#[test]
+fn no_fault_of_the_configuration_repeats_a_password() {
+    for line in [
+        "url = \"amqp://user:hunter2@host/%2f",
+        "url = [\"amqp://user:hunter2@host/%2f\"]",
+        "url = \"amqp:user:hunter2@host/%2f\"",
+        "url = \"http://user:hunter2@host/%2f\"",
+        "url = \"amqp://user:hunter2@host/%2f\" oops",
+        "url = amqp://user:hunter2@host/%2f",
+    ] {
+        let error = load(&format!("[broker]\n{line}\n"), &[]).unwrap_err();
+        assert!(!error.contains("hunter2"), "{line}: {error}");
+    }
+    for url in ["amqp://user:hun/ter2@host:99999/%2f", "amqp://user:hunter2@"] {
+        let config = load(&format!("[broker]\nurl = \"{url}\"\n"), &[]).unwrap();
+        let shown = format!("{} {:?}", config.broker.url, config.broker);
+        assert!(!shown.contains("ter2"), "{shown}");
+    }
+}

@@ -71,3 +71,45 @@ async fn a_daemon_that_was_killed_announces_with_the_same_id() {
     assert!(world.is_final(&record, Outcome::Cleared));
     world.assert_promises().await;
 }
+
+#[tokio::test]
+async fn an_exchange_that_is_missing_does_not_hold_up_the_other_one() {
+    let mut world = World::new().await;
+    let channel = world.exchange.channel().await;
+    let dead = world.setting("broker.dead_letter_exchange").to_owned();
+    let options = lapin::options::ExchangeDeleteOptions::default();
+    channel.exchange_delete(dead.as_str().into(), options).await.unwrap();
+    world.set("broker.declare", "false");
+    world.set("broker.reconnect_max_ms", "300");
+    // Taken in together, so that dead letters and outcomes wait together.
+    let records: Vec<_> = (0..3).map(|_| world.reserve(JobType::Allocation, "5")).collect();
+    for record in &records {
+        world.publish([b"not a job".to_vec(), world.job(record)]).await;
+    }
+    let daemon = world.daemon().await;
+    let heard = world.hear_outcomes(3).await;
+    assert!(heard.iter().all(|heard| heard.routing_key == "allocation.cleared"));
+    eventually("only the dead letter to wait", || async {
+        (daemon.count("settled_outbox_waiting").await == 1).then_some(())
+    })
+    .await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_end_in_good_order_leaves_no_outcome_behind() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    let records: Vec<_> = (0..50).map(|_| world.reserve(JobType::Allocation, "1")).collect();
+    world.publish(records.iter().map(|record| world.job(record))).await;
+    eventually("some to be final", || async {
+        let confirmed = "settled_jobs{state=\"confirmed\",type=\"allocation\"}";
+        (daemon.count(confirmed).await >= 5).then_some(())
+    })
+    .await;
+    daemon.stop().await;
+    let readers = world.readers().await;
+    assert_eq!(readers.unpublished_count().await.unwrap(), 0);
+    readers.close().await;
+    world.assert_promises().await;
+}

@@ -244,3 +244,15 @@ fn reads_the_documented_record_and_ignores_the_rest() {
     assert_eq!(parsed.status, RecordStatus::Released);
     assert_eq!(parsed.policy_result, Some(PolicyResult::Rejected));
 }
+
+#[test]
+fn a_word_that_the_reference_does_not_have_never_hides_the_status() {
+    let text = format!(
+        r#"{{"id":"{}","type":"allocation","status":"cleared","connectionId":"{}",
+            "policyResult":"pending","amount":{{"currency":"x","quantity":1.5}},"reason":null}}"#,
+        terms().record_id,
+        terms().connection_id
+    );
+    let record: OesRecord = serde_json::from_str(&text).unwrap();
+    assert_eq!((record.status, record.policy_result), (RecordStatus::Cleared, None));
+}
