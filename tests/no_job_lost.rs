@@ -11,44 +11,64 @@ use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
 use crate::support::{eventually, world::World};
 
-#[tokio::test]
-async fn nothing_is_acknowledged_while_nothing_can_be_committed() {
-    let world = World::new().await;
-    let process = world.process().await;
-    // Another process holds the write lock of the database.
+/// Another process that holds the write lock of the database.
+async fn lock(world: &World) -> SqliteConnection {
     let url = format!("sqlite:{}", world.path("book.db").display());
     let mut other = SqliteConnection::connect(&url).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
-    let record = world.submit(JobType::Allocation, "5").await;
-    world.exchange.wait_until_taken(&world.jobs_queue).await;
-    // Delivered, and not acknowledged: when the daemon is cut off now, the message comes back.
-    process.kill().await;
-    eventually("the message to be back in the queue", || async {
-        (world.exchange.ready(&world.jobs_queue).await == 1).then_some(())
-    })
-    .await;
-    assert!(world.history(record.id).await.is_none());
+    other
+}
+
+async fn unlock(mut other: SqliteConnection) {
     other.execute("ROLLBACK").await.unwrap();
     other.close().await.unwrap();
-
-    let daemon = world.daemon().await;
-    world.wait_for_state(&record, "confirmed").await;
-    world.assert_promises().await;
-    daemon.stop().await;
 }
 
 #[tokio::test]
-async fn a_lock_that_is_given_back_is_waited_for() {
+async fn nothing_is_acknowledged_while_nothing_can_be_committed() {
+    // At first one message may be unacknowledged, after a commit many.
+    for has_committed in [false, true] {
+        let world = World::new().await;
+        let process = world.process().await;
+        if has_committed {
+            let first = world.submit(JobType::Allocation, "5").await;
+            world.wait_for_state(&first, "confirmed").await;
+        }
+        let other = lock(&world).await;
+        let record = world.submit(JobType::Allocation, "5").await;
+        world.exchange.wait_until_taken(&world.jobs_queue).await;
+        // Delivered, and not acknowledged: when the daemon is cut off now, the message comes back.
+        process.kill().await;
+        eventually("the message to be back in the queue", || async {
+            (world.exchange.ready(&world.jobs_queue).await == 1).then_some(())
+        })
+        .await;
+        assert!(world.history(record.id).await.is_none());
+        unlock(other).await;
+
+        let daemon = world.daemon().await;
+        world.wait_for_state(&record, "confirmed").await;
+        world.assert_promises().await;
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_is_given_back_is_waited_for_and_seen_meanwhile() {
     let world = World::new().await;
     let daemon = world.daemon().await;
-    let url = format!("sqlite:{}", world.path("book.db").display());
-    let mut other = SqliteConnection::connect(&url).await.unwrap();
-    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let other = lock(&world).await;
     let record = world.submit(JobType::Allocation, "5").await;
     world.exchange.wait_until_taken(&world.jobs_queue).await;
-    other.execute("ROLLBACK").await.unwrap();
-    other.close().await.unwrap();
+    eventually("the daemon to say that its writer is stuck", || async {
+        let (status, body) = daemon.get("/readyz").await;
+        (status == 503 && body.contains("does another program hold the database")).then_some(())
+    })
+    .await;
+    assert!(daemon.number("settled_writer_batch_age_seconds").await > 10.0);
+    unlock(other).await;
     world.wait_for_state(&record, "confirmed").await;
+    daemon.wait_until_ready().await;
     daemon.stop().await;
 }
 
