@@ -147,42 +147,26 @@ async fn load_jobs(
     jobs: &BTreeSet<JobSeq>,
     records: &BTreeSet<RecordId>,
 ) -> Result<(), StoreError> {
-    let mut rows = Vec::new();
-    if !jobs.is_empty() {
-        let wanted = keys(jobs)?;
-        rows = sqlx::query_as!(
-            JobRow,
-            r#"SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
-                client_id, connection_id, partners_client_id, partners_connection_id,
-                partners_record_id, content_sha256, received_at_ms, state, state_reason,
-                state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-                attempts_counted, reads_made, absences, tried_since_ms, reject_code, reject_reason
-             FROM jobs LEFT JOIN decisions USING (job_seq)
-             WHERE job_seq IN (SELECT value FROM json_each(?1))"#,
-            wanted
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .while_doing(LOADING)?;
+    if jobs.is_empty() && records.is_empty() {
+        return Ok(());
     }
-    if !records.is_empty() {
-        let wanted = keys(records)?;
-        let found = sqlx::query_as!(
-            JobRow,
-            r#"SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
-                client_id, connection_id, partners_client_id, partners_connection_id,
-                partners_record_id, content_sha256, received_at_ms, state, state_reason,
-                state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-                attempts_counted, reads_made, absences, tried_since_ms, reject_code, reject_reason
-             FROM jobs LEFT JOIN decisions USING (job_seq)
-             WHERE record_id IN (SELECT value FROM json_each(?1))"#,
-            wanted
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .while_doing(LOADING)?;
-        rows.extend(found);
-    }
+    let (jobs, records) = (keys(jobs)?, keys(records)?);
+    let rows = sqlx::query_as!(
+        JobRow,
+        r#"SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
+            client_id, connection_id, partners_client_id, partners_connection_id,
+            partners_record_id, content_sha256, received_at_ms, state, state_reason,
+            state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
+            attempts_counted, reads_made, absences, tried_since_ms, reject_code, reject_reason
+         FROM jobs LEFT JOIN decisions USING (job_seq)
+         WHERE job_seq IN (SELECT value FROM json_each(?1))
+            OR record_id IN (SELECT value FROM json_each(?2))"#,
+        jobs,
+        records
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .while_doing(LOADING)?;
     for row in rows {
         let job = row.into_job()?;
         work.by_record.insert(job.terms.record_id, job.seq);
