@@ -54,5 +54,8 @@ pub mod book_file;
 pub mod cli;
 pub mod operator;
 
+// Where tests can make the process crash.
+pub mod crash;
+
 // A stand-in for OES, for the demo, the tests and partners' own tests.
 pub mod sandbox;

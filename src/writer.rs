@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     clock::Clock,
+    crash,
     domain::{
         book::BookEvent,
         ids::{JobSeq, OutboxSeq, RecordId},
@@ -244,6 +245,7 @@ impl Writer {
     pub async fn new(parts: WriterParts) -> Result<(Self, WriterHandle), StoreError> {
         let OpenedBook { mut writer, counters, ledger_uuid } = parts.book;
         let now = parts.clock.now();
+        crash::point("book_opened");
         let mut key_id = 0;
         if let Some(signing) = &parts.signing {
             key_id = writer.signing_key(&signing.key.public_key(), now).await?;
@@ -258,6 +260,7 @@ impl Writer {
                 );
             }
         }
+        crash::point("attempts_doubted");
         let first_attempts_wait = writer.has_first_attempts_waiting().await?;
         tracing::info!(ledger = %ledger_uuid, "the book is open");
         let (handle, commands) = mpsc::channel(parts.queue_len_max);

@@ -13,7 +13,7 @@ use lapin::{
 };
 
 use super::{BrokerError, close, connect, within};
-use crate::config::BrokerConfig;
+use crate::{config::BrokerConfig, crash};
 
 /// The name under which the daemon consumes; a session has one consumer.
 const CONSUMER_TAG: &str = "settled";
@@ -74,7 +74,9 @@ impl ConsumerSession {
     /// [`BrokerError::Lost`]; what was not acknowledged comes again.
     pub async fn acknowledge_up_to(&self, tag: u64) -> Result<(), BrokerError> {
         let options = BasicAckOptions { multiple: true };
+        crash::point("before_ack");
         within(self.call_timeout, "acknowledging", self.channel.basic_ack(tag, options)).await?;
+        crash::point("after_ack");
         // An acknowledgement on a dead channel is no error to the library, but it is to us.
         if self.channel.status().connected() {
             Ok(())

@@ -15,6 +15,7 @@ use crate::{
     broker::{BrokerError, Outgoing, PublishOutcome, PublisherSession},
     clock::Clock,
     config::BrokerConfig,
+    crash,
     domain::{ids::OutboxSeq, time::TimestampMs},
     health::{BrokerSide, Health},
     metrics::Metrics,
@@ -235,7 +236,9 @@ impl Announcer {
             .map(|message| (message.seq, kind(message), message.event_id.to_string()))
             .collect();
         let outgoing = messages.into_iter().map(|message| self.outgoing(message, now)).collect();
+        crash::point("before_publish");
         let outcomes = session.publish(outgoing).await?;
+        crash::point("after_publish");
         let mut confirmed = Vec::with_capacity(sequence.len());
         let mut refused: Vec<(String, PublishOutcome)> = Vec::new();
         for ((seq, kind, event_id), outcome) in sequence.into_iter().zip(outcomes) {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    crash,
     domain::{
         announcement::KnownBy,
         gate::{Permission, StopCause, Suspicion},
@@ -266,6 +267,7 @@ impl Resolver {
 
     async fn read_many(&self, ids: &[RecordId]) -> Result<HashMap<RecordId, OesRecord>, ReadError> {
         self.wait_for_leave().await;
+        crash::point("before_read");
         let outcome = self.oes.read_records(ids).await;
         self.tell_budget(outcome.as_ref().err());
         outcome

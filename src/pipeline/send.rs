@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    crash,
     domain::{
         reply::{Verdict, classify},
         state::Doubt,
@@ -82,7 +83,9 @@ impl Sender {
         let PreparedAttempt { job, seq, terms, body } = attempt;
         tracing::debug!(record = %terms.record_id, attempt = %seq, "sending");
         let begun = Instant::now();
+        crash::point("before_send");
         let answer = self.oes.put_update(terms.job_type, body).await;
+        crash::point("after_answer");
         let took = begun.elapsed();
         drop(permit);
         let verdict = match &answer {

@@ -13,6 +13,7 @@ use super::{
     news,
 };
 use crate::{
+    crash,
     domain::{
         ids::JobSeq,
         news::News,
@@ -156,10 +157,14 @@ impl Writer {
         match acted {
             Ok(done) => {
                 let news = open.work.take_news();
+                crash::point("before_commit");
                 let counters = open
                     .commit(self.key_id)
                     .await
                     .map_err(|error| Failure::of_store(error, due))?;
+                for command in batch.iter() {
+                    crash::point(command.crash_point());
+                }
                 self.counters = counters;
                 self.first_attempts_wait = first_attempts_wait;
                 self.metrics.committed(batch.len(), begun.elapsed());

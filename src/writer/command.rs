@@ -97,6 +97,22 @@ impl Command {
         }
     }
 
+    /// The place right after the commit of this command.
+    pub(super) fn crash_point(&self) -> &'static str {
+        match self {
+            Self::Record { .. } => "after_commit_of_record",
+            Self::Quarantine { .. } => "after_commit_of_quarantine",
+            Self::DecideDue { .. } | Self::Prepare { .. } => "after_commit_of_prepare",
+            Self::Finish { .. } => "after_commit_of_finish",
+            Self::SettleReads { .. } => "after_commit_of_settle_reads",
+            Self::Published { .. } => "after_commit_of_published",
+            Self::ApplyBook { .. }
+            | Self::SendOn { .. }
+            | Self::StopPreparing { .. }
+            | Self::Park { .. } => "",
+        }
+    }
+
     /// Adds what the command needs to see.
     pub(super) fn add_needs(&self, needs: &mut Needs) {
         match self {

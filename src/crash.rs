@@ -1,0 +1,54 @@
+//! Places at which a test can end the process as a crash would: no destructor runs, nothing is flushed.
+//!
+//! They stand after everything that became durable and before everything that leaves, because between
+//! those two a crash must neither lose nor repeat anything. A release build has none of them.
+
+/// Every place, in the order in which a job passes it.
+pub const POINTS: [&str; 16] = [
+    "book_opened",
+    "attempts_doubted",
+    "before_commit",
+    "after_commit_of_record",
+    "after_commit_of_quarantine",
+    "before_ack",
+    "after_ack",
+    "before_send",
+    "after_answer",
+    "after_commit_of_finish",
+    "before_read",
+    "after_commit_of_settle_reads",
+    "after_commit_of_prepare",
+    "before_publish",
+    "after_publish",
+    "after_commit_of_published",
+];
+
+/// What asks for a crash: the name of a place, or `NAME:3` for the third time it is passed.
+#[cfg(debug_assertions)]
+const CRASH_AT: &str = "SETTLED_CRASH_AT";
+
+/// Ends the process here if a test has asked for it.
+#[cfg(debug_assertions)]
+pub fn point(name: &str) {
+    use std::sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    };
+    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+        let text = std::env::var(CRASH_AT).ok()?;
+        let (name, time) = text.split_once(':').unwrap_or((&text, "1"));
+        Some((name.to_owned(), time.parse().ok()?))
+    });
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    if let Some((wanted, time)) = &*WANTED
+        && wanted == name
+        && PASSED.fetch_add(1, Ordering::Relaxed).saturating_add(1) == *time
+    {
+        std::process::abort();
+    }
+}
+
+/// Nothing, in a build that is not for tests.
+#[cfg(not(debug_assertions))]
+#[inline]
+pub fn point(_name: &str) {}
