@@ -101,9 +101,10 @@ CREATE TABLE jobs (
 
 -- What is open, by state and due time: every loop finds its work here, also after a restart.
 CREATE INDEX jobs_open ON jobs (state, next_step_at_ms, job_seq) WHERE final_outcome IS NULL;
--- What waits for its first attempt, in order of arrival; late retries come after these.
-CREATE INDEX jobs_first_attempts ON jobs (next_step_at_ms, job_seq)
+-- What waits for its first attempt, by connection, because connections take turns.
+CREATE INDEX jobs_first_attempts ON jobs (connection_id, job_seq)
     WHERE state = 'decided' AND attempts_made = 0;
+-- What waits for another attempt.
 CREATE INDEX jobs_retries ON jobs (next_step_at_ms, job_seq)
     WHERE state = 'decided' AND attempts_made > 0;
 -- What waits for its connection to become known.

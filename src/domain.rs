@@ -7,7 +7,7 @@
 //! Reading order: [`ids`] and [`amount`] are the vocabulary, [`job`] and [`message`] what arrives,
 //! [`book`] and [`ledger`] what the exchange holds, [`policy`] and [`decision`] the answer,
 //! [`payload`] what is signed, [`reply`] and [`record`] what OES says, [`state`] what follows, and
-//! [`schedule`] and [`gate`] when to try again.
+//! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first.
 
 pub mod amount;
 pub mod announcement;
@@ -27,3 +27,4 @@ pub mod reply;
 pub mod schedule;
 pub mod state;
 pub mod time;
+pub mod turns;

@@ -16,6 +16,7 @@ mod bad_messages;
 mod client_s_life;
 mod configuration;
 mod crash_points;
+mod fairness;
 mod no_job_lost;
 mod one_decision;
 mod operators;

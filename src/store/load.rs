@@ -1,5 +1,7 @@
 //! Reading the rows that a batch needs, a statement per kind of row.
 
+mod due;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -15,6 +17,7 @@ use crate::domain::{
     ids::{ConnectionId, CurrencyCode, JobSeq, QuarantineSeq, RecordId},
     ledger::{AccountKey, AccountKind, AccountTotals},
     time::TimestampMs,
+    turns::Turns,
 };
 
 const LOADING: &str = "reading the rows of a batch";
@@ -45,6 +48,7 @@ impl Counters {
             job_event: row.job_event,
             quarantine: row.quarantine,
             outbox: row.outbox,
+            turns: Turns::default(),
         })
     }
 }
@@ -58,7 +62,7 @@ pub(super) async fn load(
 ) -> Result<Work, StoreError> {
     let mut work = Work::new(now, counters);
     let mut jobs = needs.jobs.clone();
-    find_due(connection, &mut work, needs).await?;
+    due::find_due(connection, &mut work, needs).await?;
     jobs.extend(work.due_attempts.iter().chain(&work.due_decisions));
     load_jobs(connection, &mut work, &jobs, &needs.records).await?;
 
@@ -84,61 +88,6 @@ fn keys<T: Serialize>(keys: impl IntoIterator<Item = T>) -> Result<String, Store
     let keys: Vec<T> = keys.into_iter().collect();
     serde_json::to_string(&keys)
         .map_err(|error| StoreError::Refused { doing: LOADING, reason: error.to_string() })
-}
-
-async fn find_due(
-    connection: &mut SqliteConnection,
-    work: &mut Work,
-    needs: &Needs,
-) -> Result<(), StoreError> {
-    let now_ms = work.now.as_millis();
-    if needs.due_attempts > 0 {
-        // One more than asked for tells whether there are more.
-        let wanted = i64::try_from(needs.due_attempts).unwrap_or(i64::MAX);
-        let limit = wanted.saturating_add(1);
-        let first = sqlx::query_scalar!(
-            "SELECT job_seq FROM jobs WHERE state = 'decided' AND attempts_made = 0
-             AND next_step_at_ms <= ?1 ORDER BY next_step_at_ms, job_seq LIMIT ?2",
-            now_ms,
-            limit
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .while_doing(LOADING)?;
-        work.first_attempts_left = first.len() > needs.due_attempts;
-        work.due_attempts = first.into_iter().take(needs.due_attempts).map(JobSeq::from).collect();
-        let left = needs.due_attempts.saturating_sub(work.due_attempts.len());
-        if left > 0 {
-            let left = i64::try_from(left).unwrap_or(i64::MAX);
-            let retries = sqlx::query_scalar!(
-                "SELECT job_seq FROM jobs WHERE state = 'decided' AND attempts_made > 0
-                 AND next_step_at_ms <= ?1 ORDER BY next_step_at_ms, job_seq LIMIT ?2",
-                now_ms,
-                left
-            )
-            .fetch_all(&mut *connection)
-            .await
-            .while_doing(LOADING)?;
-            work.due_attempts.extend(retries.into_iter().map(JobSeq::from));
-        }
-    }
-    if needs.due_decisions > 0 {
-        let limit = i64::try_from(needs.due_decisions).unwrap_or(i64::MAX);
-        work.due_decisions = sqlx::query_scalar!(
-            "SELECT job_seq FROM jobs WHERE state = 'received' AND final_outcome IS NULL
-             AND (next_step_at_ms <= ?1 OR connection_id IN (SELECT connection_id FROM connections))
-             ORDER BY job_seq LIMIT ?2",
-            now_ms,
-            limit
-        )
-        .fetch_all(connection)
-        .await
-        .while_doing(LOADING)?
-        .into_iter()
-        .map(JobSeq::from)
-        .collect();
-    }
-    Ok(())
 }
 
 async fn load_jobs(

@@ -32,6 +32,7 @@ use crate::domain::{
     news::News,
     state::{Event, IllegalTransition},
     time::TimestampMs,
+    turns::Turns,
 };
 
 /// Why a step could not act. The command that asked for it is refused; nothing of it is written.
@@ -70,7 +71,8 @@ impl WorkError {
     }
 }
 
-/// The next row numbers. The writer is the only one that gives them.
+/// What the writer carries from one batch to the next: the last row numbers, which nobody else gives,
+/// and whose turn it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
     pub(super) job: i64,
@@ -81,6 +83,7 @@ pub struct Counters {
     pub(super) job_event: i64,
     pub(super) quarantine: i64,
     pub(super) outbox: i64,
+    pub(super) turns: Turns,
 }
 
 fn next(counter: &mut i64) -> i64 {
