@@ -95,11 +95,16 @@ impl WriteConnection {
         Ok(row.waiting)
     }
 
-    /// Closes the connection after the last commit.
+    /// Closes the connection after the last commit. The log is copied into the database first, which
+    /// the last connection to close would do by itself, but ours need not be the last.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn close(self) -> Result<(), StoreError> {
+    pub async fn close(mut self) -> Result<(), StoreError> {
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut self.connection)
+            .await
+            .while_doing("copying the log into the book")?;
         self.connection.close().await.while_doing("closing the book")
     }
 }
