@@ -82,12 +82,14 @@ CREATE TABLE jobs (
     reads_made             INTEGER NOT NULL CHECK (reads_made >= 0), -- reads since the last attempt that settled nothing
     absences               INTEGER NOT NULL CHECK (absences BETWEEN 0 AND reads_made), -- those that OES had no such record for
     tried_since_ms         INTEGER,                                 -- since when the bounds of retrying count
+    verified_at_ms         INTEGER,                                 -- when OES's record was seen to be younger than the last restore
     CHECK ((state IN ('unknown', 'parked', 'conflict')) = (state_reason IS NOT NULL)),
     CHECK (state <> 'unknown' OR state_reason IN (
         'no_reply', 'server_error', 'odd_answer', 'wrong_echo', 'policy_rejected', 'conflict_answer',
         'refused_answer', 'not_found', 'unauthorized', 'forbidden', 'restarted', 'sent_on')),
     CHECK (state <> 'parked' OR state_reason IN (
-        'identity_mismatch', 'decide_failed', 'step_failed', 'refused_by_oes', 'not_found_at_oes',
+        'identity_mismatch', 'decide_failed', 'predates_restore', 'step_failed', 'refused_by_oes',
+        'not_found_at_oes',
         'policy_rejected', 'forbidden', 'attempts_exhausted', 'too_old', 'approval_unclear')),
     CHECK (state <> 'conflict' OR state_reason IN ('other_outcome', 'wrong_echo', 'other_terms')),
     CHECK ((tried_since_ms IS NULL) = (attempts_made = 0)),
@@ -96,7 +98,7 @@ CREATE TABLE jobs (
     CHECK (state <> 'overruled' OR final_outcome <> outcome),
     CHECK (final_outcome IS NULL OR next_step_at_ms IS NULL),
     CHECK ((outcome IS NULL) = (state = 'received' OR (state = 'parked'
-        AND state_reason IN ('identity_mismatch', 'decide_failed'))))
+        AND state_reason IN ('identity_mismatch', 'decide_failed', 'predates_restore'))))
 ) STRICT;
 
 -- What is open, by state and due time: every loop finds its work here, also after a restart.
@@ -206,6 +208,18 @@ CREATE TABLE job_events (
 ) STRICT;
 
 CREATE INDEX job_events_of_job ON job_events (job_seq, event_seq);
+
+-- Each time that a database which was restored from a backup was accepted. What was signed between the
+-- backup and its acceptance is not in here. Never changed.
+CREATE TABLE restores (
+    restore_seq    INTEGER NOT NULL PRIMARY KEY, -- order of acceptance
+    accepted_at_ms INTEGER NOT NULL,             -- when; records that OES has from before are not decided
+    mark_ledger    TEXT    NOT NULL CHECK (length(mark_ledger) = 36), -- whose mark it was
+    mark_attempt   INTEGER NOT NULL CHECK (mark_attempt >= 0), -- how far that ledger had signed
+    book_attempt   INTEGER NOT NULL CHECK (book_attempt >= 0), -- how far this database knew of
+    who            TEXT    NOT NULL CHECK (who <> ''), -- who accepted it
+    reason         TEXT    NOT NULL CHECK (reason <> '') -- what they said about it
+) STRICT;
 
 -- Messages that never act. The bytes stay as they came.
 CREATE TABLE quarantine (

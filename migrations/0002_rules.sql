@@ -54,6 +54,11 @@ BEGIN SELECT RAISE(ABORT, 'what was signed is never changed'); END;
 CREATE TRIGGER attempts_result_once BEFORE UPDATE ON attempts WHEN OLD.result IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'the result of an attempt is written once'); END;
 
+CREATE TRIGGER restores_kept BEFORE DELETE ON restores
+BEGIN SELECT RAISE(ABORT, 'a restore is never removed'); END;
+CREATE TRIGGER restores_unchanged BEFORE UPDATE ON restores
+BEGIN SELECT RAISE(ABORT, 'a restore is never changed'); END;
+
 CREATE TRIGGER quarantine_kept BEFORE DELETE ON quarantine
 BEGIN SELECT RAISE(ABORT, 'a quarantined message is never removed'); END;
 CREATE TRIGGER quarantine_unchanged BEFORE UPDATE OF quarantine_seq, queue, sha256, bytes, code, detail,

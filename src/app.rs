@@ -25,8 +25,9 @@ use crate::{
     },
     signer::SigningKey,
     store::{
-        Readers,
+        Mark, OpenedBook, Readers,
         lock::{BookLock, socket_path},
+        mark::Standing,
         open_readers, open_writer,
     },
     web::Web,
@@ -104,9 +105,10 @@ impl App {
         let http = listen(config.http.listen).await?;
         let http_address = http.local_addr()?;
 
-        let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
+        let (metrics, health) = (Arc::new(Metrics::new()), Arc::<Health>::default());
         let wake = Wake::default();
         let book = open_writer(&config.store.path, clock.now()).await?;
+        let (key, mark) = fit_to_sign(&config, &book, key)?;
         let readers = open_readers(&config.store.path).await?;
         let budget = Arc::new(Budget::new(&config.oes, Arc::clone(&clock)));
         let (signing, sending, signer_fault) = match key {
@@ -120,6 +122,7 @@ impl App {
             book,
             signing,
             budget: Some(Arc::clone(&budget)),
+            mark,
             limits: config.retry.limits(),
             connection_grace: Duration::from_secs(config.decide.unknown_connection_grace_s),
             batch_max: config.writer.batch_max,
@@ -424,6 +427,25 @@ async fn first_of(one: &CancellationToken, other: &CancellationToken) {
         () = one.cancelled() => {}
         () = other.cancelled() => {}
     }
+}
+
+/// The key, or why nothing may be signed, and the mark of what is signed. A book that does not fit its
+/// mark signs nothing, and the mark stays as it is.
+fn fit_to_sign(
+    config: &Config,
+    book: &OpenedBook,
+    key: Result<SigningKey, String>,
+) -> anyhow::Result<(Result<SigningKey, String>, Option<Mark>)> {
+    let Some(path) = &config.store.mark_path else { return Ok((key, None)) };
+    let mark = Mark::open(path)?;
+    Ok(match mark.standing(book.ledger_uuid, book.counters.last_attempt()) {
+        Standing::Fits => (key, Some(mark)),
+        standing @ (Standing::Behind(_) | Standing::Foreign(_)) => {
+            let fault = format!("{standing}. See `settled book accept-restore --help`");
+            tracing::error!(fault, "nothing is decided or signed");
+            (Err(fault), None)
+        }
+    })
 }
 
 /// The signing key, or why nothing may be signed with it. A key that cannot be read is no key at all

@@ -86,6 +86,8 @@ pub struct Config {
 pub struct StoreConfig {
     /// The database file. A lock file and a control socket stand beside it.
     pub path: PathBuf,
+    /// Where it is noted how far the book has signed; not in the book's backup.
+    pub mark_path: Option<PathBuf>,
 }
 
 /// RabbitMQ.

@@ -4,12 +4,14 @@
 //! those two a crash must neither lose nor repeat anything. A release build has none of them.
 
 /// Every place, in the order in which a job passes it.
-pub const POINTS: [&str; 16] = [
+pub const POINTS: [&str; 18] = [
     "book_opened",
     "attempts_doubted",
     "before_commit",
     "after_commit_of_record",
     "after_commit_of_quarantine",
+    "before_mark",
+    "after_mark",
     "before_ack",
     "after_ack",
     "before_send",

@@ -12,11 +12,14 @@ pub mod error;
 mod flush;
 mod load;
 pub mod lock;
+pub mod mark;
 mod open;
 pub mod query;
+pub mod restore;
 mod rows;
 pub mod verify;
 pub mod work;
 
 pub use error::StoreError;
+pub use mark::{Mark, MarkError};
 pub use open::{OpenedBook, Readers, WriteConnection, open_readers, open_writer};

@@ -40,11 +40,12 @@ use crate::{
     },
     signer::SigningKey,
     store::{
-        OpenedBook, StoreError,
+        Mark, OpenedBook, StoreError,
         work::{BadMessage, BookEventOutcome, Counters},
     },
 };
 use command::Command;
+use uuid::Uuid;
 
 pub use batch::WriterError;
 
@@ -186,6 +187,8 @@ pub struct WriterParts {
     pub signing: Option<Signing>,
     /// What may be asked of OES, where something is.
     pub budget: Option<Arc<Budget>>,
+    /// Where it is noted how far the book has signed.
+    pub mark: Option<Mark>,
     /// The bounds of retrying.
     pub limits: RetryLimits,
     /// How long a job for an unknown connection waits.
@@ -223,6 +226,8 @@ pub struct Writer {
     key_id: i64,
     signing: Option<Signing>,
     budget: Option<Arc<Budget>>,
+    ledger: Uuid,
+    mark: Option<Mark>,
     limits: RetryLimits,
     connection_grace: Duration,
     batch_max: usize,
@@ -270,6 +275,8 @@ impl Writer {
             key_id,
             signing: parts.signing,
             budget: parts.budget,
+            ledger: ledger_uuid,
+            mark: parts.mark,
             limits: parts.limits,
             connection_grace: parts.connection_grace,
             batch_max: parts.batch_max,

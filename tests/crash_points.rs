@@ -87,7 +87,9 @@ async fn the_process_may_die_at_every_place() {
     let places: Vec<&str> = POINTS.into_iter().chain(again).collect();
     for some in places.chunks(AT_A_TIME) {
         let played = some.iter().map(|place| async {
-            let world = World::new().await;
+            let mut world = World::new().await;
+            let mark = world.path("mark").to_str().unwrap().to_owned();
+            world.set("store.mark_path", &mark);
             play(&world, place).await;
         });
         futures_util::future::join_all(played).await;

@@ -21,6 +21,7 @@ mod no_job_lost;
 mod one_decision;
 mod operators;
 mod outcomes;
+mod restore;
 mod schema_rules;
 mod sender_stops;
 mod sent_on;

@@ -60,7 +60,7 @@ impl Book {
         let id = format!("{}{seq:04}", &ID[..32]);
         self.must(&format!(
             "INSERT INTO jobs VALUES ({seq}, '{id}', 'allocation', 'BTC', '5', '{ID}', '{ID}', 'c', 'n',
-                 'r', zeroblob(32), 1, '{}', {}, 1, {outcome}, {end}, NULL, 1, 0, 0, 0, 1);",
+                 'r', zeroblob(32), 1, '{}', {}, 1, {outcome}, {end}, NULL, 1, 0, 0, 0, 1, NULL);",
             state.name(),
             quoted(state.reason()),
         ))
@@ -263,7 +263,7 @@ async fn one_record_is_one_job_whatever_its_type() {
     let again = "INSERT INTO jobs SELECT 2, record_id, 'deallocation', currency, quantity, client_id,
         connection_id, partners_client_id, partners_connection_id, partners_record_id, content_sha256,
         received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome, next_step_at_ms,
-        attempts_made, attempts_counted, reads_made, absences, tried_since_ms FROM jobs
+        attempts_made, attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms FROM jobs
         WHERE job_seq = 1";
     let error = book.refuses(again).await;
     assert!(error.contains("UNIQUE"), "{error}");

@@ -8,12 +8,21 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
-use super::{output, target::Target};
+use super::{jobs::whoami, output, target::Target};
 use crate::{
     book_file,
+    clock::{Clock as _, SystemClock},
     config::Config,
     control::BOOK_EVENTS_MAX,
-    store::{open_readers, work::BookEventOutcome},
+    pipeline::send_on::Operator,
+    store::{
+        Mark,
+        lock::BookLock,
+        mark::{Marked, Standing},
+        open_readers, open_writer,
+        restore::Acceptance,
+        work::BookEventOutcome,
+    },
 };
 
 /// How the lock says who holds the book.
@@ -35,6 +44,19 @@ pub(super) enum BookCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Accept a database that was restored from a backup, so that it may decide and sign again.
+    ///
+    /// What was decided after the backup is lost to it. Before you accept it: start the daemon, which
+    /// decides and signs nothing yet, until `settled status` shows that what was open has been read
+    /// back from OES; bring connections, currencies and balances up to date with `settled book
+    /// import`, so that `settled book show` agrees with the exchange; then stop the daemon. Afterwards,
+    /// records that OES has had since before now are parked and never decided; others are decided once
+    /// OES has shown that they are younger.
+    AcceptRestore {
+        /// How it is known that the book is up to date; kept with it.
+        #[arg(long)]
+        reason: String,
+    },
     /// Recompute every balance from its movements, and compare jobs with their movements. Exits with
     /// 1 on any difference.
     Verify {
@@ -48,6 +70,7 @@ pub(super) async fn run(config: &Config, command: BookCommand) -> anyhow::Result
     match command {
         BookCommand::Import { file } => import(config, &file).await,
         BookCommand::Show { json } => show(config, json).await,
+        BookCommand::AcceptRestore { reason } => accept_restore(config, &reason).await,
         BookCommand::Verify { json } => verify(config, json).await,
     }
 }
@@ -107,6 +130,29 @@ async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     } else {
         bail!("{} events were refused:\n  {}", refused.len(), refused.join("\n  "))
     }
+}
+
+async fn accept_restore(config: &Config, reason: &str) -> anyhow::Result<()> {
+    let path = config.store.mark_path.as_deref().context("store.mark_path is not set")?;
+    let by = Operator::new(&whoami(), reason).map_err(anyhow::Error::msg)?;
+    let _lock = BookLock::take(&config.store.path, "settled book accept-restore")
+        .context("the daemon must be stopped for this")?;
+    let at = SystemClock.now();
+    let mut book = open_writer(&config.store.path, at).await?;
+    let mut mark = Mark::open(path)?;
+    let marked = match mark.standing(book.ledger_uuid, book.counters.last_attempt()) {
+        Standing::Fits => bail!("{}: there is nothing to accept", Standing::Fits),
+        Standing::Behind(marked) | Standing::Foreign(marked) => marked,
+    };
+    let acceptance = Acceptance { mark: marked, at, who: &by.who, reason: &by.reason };
+    let parked = book.accept_restore(&acceptance).await?;
+    let attempt = marked.attempt.max(book.counters.last_attempt());
+    mark.write(Marked { ledger: book.ledger_uuid, attempt })?;
+    book.writer.close().await?;
+    output::line(format_args!(
+        "accepted: {parked} undecided jobs are parked (predates_restore), and OES's records from before \
+         {at} are not decided"
+    ))
 }
 
 async fn show(config: &Config, json: bool) -> anyhow::Result<()> {

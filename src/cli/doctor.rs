@@ -14,7 +14,9 @@ use crate::{
     secret_file,
     signer::SigningKey,
     store::{
+        Mark,
         lock::{BookLock, LockError, socket_path},
+        mark::Standing,
         open_readers,
     },
 };
@@ -121,6 +123,7 @@ async fn book(config: &Config) -> Vec<Finding> {
         Err(LockError::Held { holder, .. }) => daemon(path, &holder).await,
         Err(error) => Finding::Bad(error.to_string()),
     }];
+    findings.extend(mark(config).await);
     let verified = match open_readers(path).await {
         Ok(readers) => readers.verify().await,
         Err(error) => Err(error),
@@ -137,6 +140,29 @@ async fn book(config: &Config) -> Vec<Finding> {
         Err(error) => Finding::Bad(error.to_string()),
     });
     findings
+}
+
+/// How the book stands to its mark.
+async fn mark(config: &Config) -> Option<Finding> {
+    let Some(mark_path) = &config.store.mark_path else {
+        return Some(Finding::Note(
+            "store.mark_path is not set: a database that is restored from a backup is not recognised, \
+             and could decide again what was decided after the backup"
+                .to_owned(),
+        ));
+    };
+    let standing = async {
+        let readers = open_readers(&config.store.path).await?;
+        let (ledger, attempt) = readers.last_signed().await?;
+        Ok::<_, anyhow::Error>(Mark::open(mark_path)?.standing(ledger, attempt))
+    };
+    Some(match standing.await {
+        Ok(Standing::Fits) => Finding::Good(format!("{} (mark)", Standing::Fits)),
+        Ok(standing) => {
+            Finding::Bad(format!("{standing}. See `settled book accept-restore --help`"))
+        }
+        Err(error) => Finding::Bad(error.to_string()),
+    })
 }
 
 async fn daemon(path: &Path, holder: &str) -> Finding {

@@ -122,7 +122,7 @@ async fn retry(config: &Config, ids: &[RecordId], reason: &str) -> anyhow::Resul
 }
 
 /// Who asks, as far as the system knows: the user's number, and the name they go by.
-fn whoami() -> String {
+pub(super) fn whoami() -> String {
     let name = ["SUDO_USER", "USER"].into_iter().find_map(|name| std::env::var(name).ok());
     let uid = rustix::process::getuid().as_raw();
     name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))

@@ -47,6 +47,7 @@ impl Target {
             book: open_writer(path, SystemClock.now()).await?,
             signing: None,
             budget: None,
+            mark: None,
             limits: config.retry.limits(),
             connection_grace: Duration::ZERO,
             batch_max: config.writer.batch_max,

@@ -9,7 +9,7 @@ use super::{
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { path: PathBuf::from("settled.db") }
+        Self { path: PathBuf::from("settled.db"), mark_path: None }
     }
 }
 

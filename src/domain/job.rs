@@ -174,6 +174,8 @@ pub struct Job {
     pub absences: u32,
     /// Since when the bounds of retrying count: the first attempt, or an operator's word.
     pub tried_since: Option<TimestampMs>,
+    /// When OES's record was seen to be younger than the last restore; asked for only after one.
+    pub verified_at: Option<TimestampMs>,
 }
 
 impl Job {
@@ -195,6 +197,7 @@ impl Job {
             reads_made: 0,
             absences: 0,
             tried_since: None,
+            verified_at: None,
         }
     }
 

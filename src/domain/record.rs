@@ -13,6 +13,7 @@ use super::{
     job::{JobTerms, JobType},
     schedule::{RetryLimits, Tries},
     state::{ConflictKind, Doubt, Event, ParkReason, State},
+    time::TimestampMs,
 };
 
 /// The record's status at OES.
@@ -75,12 +76,23 @@ pub struct OesRecord {
     /// The connection it belongs to.
     #[serde(deserialize_with = "any_spelling")]
     pub connection_id: ConnectionId,
+    /// When OES made it, as far as that can be read.
+    #[serde(default, deserialize_with = "readable_time")]
+    pub created_at: Option<TimestampMs>,
     /// Set while (or after) a policy approval is asked for.
     #[serde(default)]
     pub pending_approval_id: Option<String>,
     /// The policy's answer, once there is one.
     #[serde(default, deserialize_with = "known_result")]
     pub policy_result: Option<PolicyResult>,
+}
+
+/// A time that cannot be read must not hide the record's status.
+fn readable_time<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<TimestampMs>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(value.as_str().and_then(|text| text.parse().ok()))
 }
 
 /// A word that the reference does not have must not hide the record's status.
@@ -114,6 +126,15 @@ impl Reading {
             Self::Absent => "absent",
         }
     }
+}
+
+/// How far OES's clock and ours may be apart.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+
+/// Whether OES has had a record only since after a restore, so that nothing about it can be lost.
+#[must_use]
+pub fn is_younger_than(record: &OesRecord, restored_at: TimestampMs) -> bool {
+    record.created_at.is_some_and(|created_at| created_at > restored_at.after(CLOCK_SKEW_MAX))
 }
 
 /// What follows from a read.

@@ -1,6 +1,6 @@
 //! Points in time as the domain sees them: whole milliseconds, handed in from outside.
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,15 @@ impl TimestampMs {
     }
 }
 
+impl FromStr for TimestampMs {
+    type Err = jiff::Error;
+
+    /// RFC 3339 with any offset and any number of decimals.
+    fn from_str(text: &str) -> Result<Self, jiff::Error> {
+        text.parse::<jiff::Timestamp>().map(|time| Self(time.as_millisecond()))
+    }
+}
+
 impl fmt::Display for TimestampMs {
     /// RFC 3339 in UTC with milliseconds, e.g. `2026-11-22T08:15:30.250Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,6 +66,7 @@ mod tests {
     fn shows_as_rfc_3339_in_utc() {
         let time = TimestampMs::from_millis(1_795_335_330_250);
         assert_eq!(time.to_string(), "2026-11-22T08:15:30.250Z");
+        assert_eq!("2026-11-22T09:15:30.250001+01:00".parse::<TimestampMs>().unwrap(), time);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::{
         news::News,
         policy::{BookView, Ruling, rule},
         state::{Event, ParkReason, State},
+        time::TimestampMs,
     },
     store::{
         Readers, StoreError,
@@ -42,6 +43,11 @@ pub enum Decided {
 /// # Errors
 /// [`WorkError`] when the decision cannot be represented.
 pub fn decide(work: &mut Work, seq: JobSeq, grace: Duration) -> Result<Decided, WorkError> {
+    if let Some(restored_at) = work.restored_at()
+        && work.job(seq)?.verified_at.is_none()
+    {
+        return wait_for_verification(work, seq, restored_at);
+    }
     let job = work.job(seq)?;
     let terms = job.terms.clone();
     let grace_end = job.received_at.after(grace);
@@ -70,6 +76,24 @@ pub fn decide(work: &mut Work, seq: JobSeq, grace: Duration) -> Result<Decided, 
             Ok(Decided::Decided)
         }
     }
+}
+
+/// After a restore, what was decided before it may be lost. A job is then decided only once OES's record
+/// was seen to be younger (`resolve`), and never if it was here before.
+fn wait_for_verification(
+    work: &mut Work,
+    seq: JobSeq,
+    restored_at: TimestampMs,
+) -> Result<Decided, WorkError> {
+    if work.job(seq)?.received_at >= restored_at {
+        return Ok(Decided::Waits);
+    }
+    let reason = ParkReason::PredatesRestore;
+    work.advance(seq, Event::Park(reason), None)?;
+    work.note(seq, JobEventKind::Parked, &json!({"reason": reason.as_str()}));
+    let record = work.job(seq)?.terms.record_id;
+    work.tell(News::Parked { record, reason, why: None });
+    Ok(Decided::Parked(reason))
 }
 
 /// Places the hold that a decision needs.

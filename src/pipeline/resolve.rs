@@ -18,9 +18,9 @@ use crate::{
         gate::{Permission, StopCause, Suspicion},
         ids::{JobSeq, RecordId},
         news::News,
-        record::{Finding, Inquiry, OesRecord, Reading, judge},
+        record::{Finding, Inquiry, OesRecord, Reading, is_younger_than, judge},
         schedule::RetryLimits,
-        state::{Event, State},
+        state::{Event, ParkReason, State},
     },
     oes::{OesClient, ReadError},
     store::{
@@ -59,6 +59,9 @@ pub fn settle(
 ) -> Result<(), WorkError> {
     let now = work.now();
     let job = work.job(seq)?;
+    if job.state == State::Received {
+        return verify(work, seq, result, limits);
+    }
     // The job may have moved while the read was under way.
     let is_read = match job.state {
         State::Unknown(_) | State::AwaitingApproval | State::Conflict(_) => true,
@@ -101,6 +104,38 @@ pub fn settle(
         Finding::Ends(event, actual) => {
             note(work, seq, result, event)?;
             confirm::end(work, seq, event, actual, KnownBy::ReadBack)
+        }
+    }
+}
+
+/// An undecided job after a restore: it is decided only if OES's record is younger than that.
+fn verify(
+    work: &mut Work,
+    seq: JobSeq,
+    result: &ReadResult,
+    limits: &RetryLimits,
+) -> Result<(), WorkError> {
+    let now = work.now();
+    let Some(restored_at) = work.restored_at() else { return Ok(()) };
+    let job = work.job_mut(seq)?;
+    match result {
+        ReadResult::Answered(Reading::Found(record)) if is_younger_than(record, restored_at) => {
+            (job.verified_at, job.next_step_at) = (Some(now), Some(now));
+            (job.reads_made, job.absences) = (0, 0);
+            Ok(())
+        }
+        ReadResult::Answered(Reading::Found(_)) => {
+            let event = Event::Park(ParkReason::PredatesRestore);
+            note(work, seq, result, event)?;
+            move_on(work, seq, event, limits)?;
+            // Nothing was decided, so nothing is read for it.
+            work.job_mut(seq)?.next_step_at = None;
+            Ok(())
+        }
+        ReadResult::Answered(Reading::Absent) | ReadResult::Failed => {
+            job.reads_made = job.reads_made.saturating_add(1);
+            job.next_step_at = Some(now.after(limits.schedule.delay(job.reads_made)));
+            Ok(())
         }
     }
 }

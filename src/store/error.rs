@@ -48,6 +48,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The mark cannot be written. Exit: nothing may be sent that is not marked.
+    #[error(transparent)]
+    Mark(#[from] super::mark::MarkError),
     /// The file cannot be opened as a book.
     #[error("{0}")]
     Unusable(String),

@@ -28,7 +28,9 @@ impl Counters {
         let row = sqlx::query!(
             r#"SELECT
                 (SELECT coalesce(max(job_seq), 0) FROM jobs) AS "job!: i64",
-                (SELECT coalesce(max(attempt_seq), 0) FROM attempts) AS "attempt!: i64",
+                max((SELECT coalesce(max(attempt_seq), 0) FROM attempts),
+                    (SELECT coalesce(max(mark_attempt), 0) FROM restores)) AS "attempt!: i64",
+                (SELECT max(accepted_at_ms) FROM restores) AS "restored_at_ms: i64",
                 (SELECT coalesce(max(account_seq), 0) FROM accounts) AS "account!: i64",
                 (SELECT coalesce(max(transfer_seq), 0) FROM transfers) AS "transfer!: i64",
                 (SELECT coalesce(max(event_seq), 0) FROM book_events) AS "book_event!: i64",
@@ -49,6 +51,7 @@ impl Counters {
             quarantine: row.quarantine,
             outbox: row.outbox,
             turns: Turns::default(),
+            restored_at: row.restored_at_ms.map(TimestampMs::from_millis),
         })
     }
 }
@@ -106,7 +109,7 @@ async fn load_jobs(
             client_id, connection_id, partners_client_id, partners_connection_id,
             partners_record_id, content_sha256, received_at_ms, state, state_reason,
             state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-            attempts_counted, reads_made, absences, tried_since_ms, reject_code, reject_reason
+            attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, reject_code, reject_reason
          FROM jobs LEFT JOIN decisions USING (job_seq)
          WHERE job_seq IN (SELECT value FROM json_each(?1))
             OR record_id IN (SELECT value FROM json_each(?2))"#,

@@ -151,6 +151,23 @@ impl Readers {
         Ok(row.due.map(TimestampMs::from_millis))
     }
 
+    /// The identity of the ledger and its last attempt, as its mark should have them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn last_signed(&self) -> Result<(Uuid, i64), StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT ledger_uuid,
+                max((SELECT coalesce(max(attempt_seq), 0) FROM attempts),
+                    (SELECT coalesce(max(mark_attempt), 0) FROM restores)) AS "attempt!: i64"
+               FROM ledger"#
+        )
+        .fetch_one(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok((parse("ledger", &row.ledger_uuid)?, row.attempt))
+    }
+
     /// How many attempts are due, counted up to `most`.
     ///
     /// # Errors
@@ -185,9 +202,13 @@ impl Readers {
         let row = sqlx::query!(
             r#"SELECT
                 (SELECT min(next_step_at_ms) FROM jobs
-                 WHERE state = 'received' AND final_outcome IS NULL) AS "due: i64",
+                 WHERE state = 'received' AND final_outcome IS NULL
+                   AND (verified_at_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM restores)))
+                    AS "due: i64",
                 EXISTS (SELECT 1 FROM jobs JOIN connections USING (connection_id)
-                        WHERE state = 'received') AS "known!: bool""#
+                        WHERE state = 'received' AND final_outcome IS NULL
+                          AND (verified_at_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM restores)))
+                    AS "known!: bool""#
         )
         .fetch_one(&self.pool)
         .await
@@ -202,8 +223,10 @@ impl Readers {
     pub async fn next_read_due(&self) -> Result<Option<TimestampMs>, StoreError> {
         let row = sqlx::query!(
             r#"SELECT min(next_step_at_ms) AS "due: i64" FROM jobs
-               WHERE state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')
-                 AND final_outcome IS NULL AND next_step_at_ms IS NOT NULL"#
+               WHERE final_outcome IS NULL AND next_step_at_ms IS NOT NULL
+                 AND (state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')
+                   OR (state = 'received' AND verified_at_ms IS NULL
+                       AND EXISTS (SELECT 1 FROM restores)))"#
         )
         .fetch_one(&self.pool)
         .await
@@ -223,8 +246,10 @@ impl Readers {
         let (now_ms, limit) = (now.as_millis(), i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = sqlx::query!(
             r#"SELECT job_seq AS "job_seq!", record_id FROM jobs
-               WHERE state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')
-                 AND final_outcome IS NULL AND next_step_at_ms <= ?1
+               WHERE final_outcome IS NULL AND next_step_at_ms <= ?1
+                 AND (state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')
+                   OR (state = 'received' AND verified_at_ms IS NULL
+                       AND EXISTS (SELECT 1 FROM restores)))
                ORDER BY state <> 'unknown', next_step_at_ms, job_seq LIMIT ?2"#,
             now_ms,
             limit

@@ -37,6 +37,7 @@ pub(super) struct JobRow {
     pub(super) reads_made: i64,
     pub(super) absences: i64,
     pub(super) tried_since_ms: Option<i64>,
+    pub(super) verified_at_ms: Option<i64>,
     pub(super) reject_code: Option<String>,
     pub(super) reject_reason: Option<String>,
 }
@@ -78,6 +79,7 @@ impl JobRow {
             reads_made: count(self.reads_made)?,
             absences: count(self.absences)?,
             tried_since: self.tried_since_ms.map(TimestampMs::from_millis),
+            verified_at: self.verified_at_ms.map(TimestampMs::from_millis),
         })
     }
 }

@@ -84,6 +84,16 @@ pub struct Counters {
     pub(super) quarantine: i64,
     pub(super) outbox: i64,
     pub(super) turns: Turns,
+    /// When the last restore was accepted.
+    pub(super) restored_at: Option<TimestampMs>,
+}
+
+impl Counters {
+    /// The last attempt that was signed.
+    #[must_use]
+    pub fn last_attempt(&self) -> i64 {
+        self.attempt
+    }
 }
 
 fn next(counter: &mut i64) -> i64 {
@@ -173,6 +183,12 @@ impl Work {
     pub fn find(&self, record_id: RecordId) -> Option<&Job> {
         let seq = self.by_record.get(&record_id)?;
         self.jobs.get(seq).map(|tracked| &tracked.job)
+    }
+
+    /// When the last restore was accepted, if there was one.
+    #[must_use]
+    pub fn restored_at(&self) -> Option<TimestampMs> {
+        self.counters.restored_at
     }
 
     /// Jobs that were due for an attempt when the batch was loaded: first attempts first.

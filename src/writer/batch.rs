@@ -30,7 +30,8 @@ use crate::{
     },
     store::{
         StoreError,
-        work::{JobEventKind, Needs, Work, WorkError},
+        mark::Marked,
+        work::{Counters, JobEventKind, Needs, Work, WorkError},
     },
 };
 
@@ -165,6 +166,7 @@ impl Writer {
                 for command in batch.iter() {
                     crash::point(command.crash_point());
                 }
+                self.mark(counters).await.map_err(Failure::Fatal)?;
                 self.counters = counters;
                 self.first_attempts_wait = first_attempts_wait;
                 self.metrics.committed(batch.len(), begun.elapsed());
@@ -182,6 +184,29 @@ impl Writer {
                     Failure::Culprit { reason, due }
                 })
             }
+        }
+    }
+
+    /// Notes the attempts of a commit outside the database, before any of them is sent.
+    async fn mark(&mut self, counters: Counters) -> Result<(), StoreError> {
+        let Some(mut mark) = self.mark.take() else { return Ok(()) };
+        let marked = Marked { ledger: self.ledger, attempt: counters.last_attempt() };
+        // It never goes back, and most commits hold no attempt.
+        if mark.marked().is_some_and(|known| known.attempt >= marked.attempt) {
+            self.mark = Some(mark);
+            return Ok(());
+        }
+        // The disk may take its time, and others have work to do on this thread.
+        crash::point("before_mark");
+        let written = tokio::task::spawn_blocking(move || mark.write(marked).map(|()| mark)).await;
+        crash::point("after_mark");
+        match written {
+            Ok(Ok(mark)) => {
+                self.mark = Some(mark);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(panic) => Err(StoreError::Unusable(format!("the mark was not written: {panic}"))),
         }
     }
 

@@ -5,18 +5,23 @@ use std::{
     net::TcpListener,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use settled::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     config::Config,
     domain::{
         amount::Quantity,
         decision::Outcome,
         ids::{ClientId, ConnectionId, RecordId},
         job::JobType,
+        time::TimestampMs,
     },
     sandbox::{
         AccessToken, ClientSeed, ConnectionSeed, CurrencySeed, Fault, Put, Record, Reservation,
@@ -41,8 +46,35 @@ const ENTERPRISE: &str = "partner-enterprise";
 /// What each connection has available at the start, in both books.
 pub(crate) const AVAILABLE: u64 = 1_000_000;
 
+/// The time at OES: ours, unless it is told to go on.
+#[derive(Debug, Default)]
+pub(crate) struct OesClock(AtomicU64);
+
+impl OesClock {
+    pub(crate) fn go_on(&self, by: Duration) {
+        self.0.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for OesClock {
+    fn now(&self) -> TimestampMs {
+        SystemClock.now().after(Duration::from_secs(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// Copies the database of a book that nobody has open, whole.
+pub(crate) fn copy_book(from: &Path, to: &Path) {
+    for suffix in ["-wal", "-shm"] {
+        let mut beside = to.as_os_str().to_owned();
+        beside.push(suffix);
+        let _gone = std::fs::remove_file(beside);
+    }
+    std::fs::copy(from, to).unwrap();
+}
+
 pub(crate) struct World {
     pub(crate) sandbox: Sandbox,
+    pub(crate) oes_clock: Arc<OesClock>,
     pub(crate) exchange: Exchange,
     pub(crate) client_id: ClientId,
     pub(crate) connection_id: ConnectionId,
@@ -65,7 +97,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("t{}", Uuid::new_v4().simple());
         let key = SigningKey::from_text(KEY_HEX).unwrap();
-        let mut sandbox = SandboxConfig::empty(Arc::new(SystemClock));
+        let oes_clock = Arc::new(OesClock::default());
+        let mut sandbox = SandboxConfig::empty(Arc::clone(&oes_clock) as Arc<dyn Clock>);
         sandbox.tokens = vec![AccessToken::new(Side::Partner, TOKEN)];
         sandbox.seed.partner.enterprise_id = Some(ENTERPRISE.to_owned());
         sandbox.seed.partner.public_keys = vec![key.public_key()];
@@ -80,6 +113,7 @@ impl World {
             outcomes_exchange: format!("{name}.outcomes"),
             outcomes: String::new(),
             sandbox,
+            oes_clock,
             folder,
         };
         world.configure(&name);

@@ -34,6 +34,7 @@ fn record(status: RecordStatus) -> OesRecord {
         job_type: terms.job_type,
         status,
         connection_id: terms.connection_id,
+        created_at: None,
         pending_approval_id: None,
         policy_result: None,
     }

@@ -74,6 +74,8 @@ pub enum ParkReason {
     IdentityMismatch,
     /// The decision could not be stored; nothing is decided.
     DecideFailed,
+    /// OES has had the record since before a restore, and what was decided about it then may be lost.
+    PredatesRestore,
     /// A later step could not be stored; the decision stands.
     StepFailed,
     /// OES answered 400 or 422 and still has the record reserved.
@@ -94,9 +96,10 @@ pub enum ParkReason {
 
 impl ParkReason {
     /// All reasons, for metrics and tests.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::IdentityMismatch,
         Self::DecideFailed,
+        Self::PredatesRestore,
         Self::StepFailed,
         Self::RefusedByOes,
         Self::NotFoundAtOes,
@@ -113,6 +116,7 @@ impl ParkReason {
         match self {
             Self::IdentityMismatch => "identity_mismatch",
             Self::DecideFailed => "decide_failed",
+            Self::PredatesRestore => "predates_restore",
             Self::StepFailed => "step_failed",
             Self::RefusedByOes => "refused_by_oes",
             Self::NotFoundAtOes => "not_found_at_oes",
@@ -128,7 +132,7 @@ impl ParkReason {
     #[must_use]
     pub const fn is_undecided(self) -> bool {
         match self {
-            Self::IdentityMismatch | Self::DecideFailed => true,
+            Self::IdentityMismatch | Self::DecideFailed | Self::PredatesRestore => true,
             Self::StepFailed
             | Self::RefusedByOes
             | Self::NotFoundAtOes

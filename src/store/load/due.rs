@@ -32,6 +32,7 @@ pub(super) async fn find_due(
         work.due_decisions = sqlx::query_scalar!(
             "SELECT job_seq FROM jobs WHERE state = 'received' AND final_outcome IS NULL
              AND (next_step_at_ms <= ?1 OR connection_id IN (SELECT connection_id FROM connections))
+             AND (verified_at_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM restores))
              ORDER BY job_seq LIMIT ?2",
             now_ms,
             limit

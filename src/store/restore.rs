@@ -1,0 +1,87 @@
+//! Accepting a database that was restored from a backup.
+
+use sqlx::Connection as _;
+
+use super::{
+    error::{StoreError, While as _},
+    mark::Marked,
+    open::OpenedBook,
+};
+use crate::domain::time::TimestampMs;
+
+const ACCEPTING: &str = "accepting the restored book";
+
+/// Who accepts a restored book, and against what.
+#[derive(Clone, Debug)]
+pub struct Acceptance<'a> {
+    /// What the mark says.
+    pub mark: Marked,
+    /// When.
+    pub at: TimestampMs,
+    /// Who.
+    pub who: &'a str,
+    /// What they say about it.
+    pub reason: &'a str,
+}
+
+impl OpenedBook {
+    /// Notes that the book was restored and is up to date again. Jobs that are not decided are parked:
+    /// what was decided about them after the backup is lost. Answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is changed.
+    pub async fn accept_restore(&mut self, by: &Acceptance<'_>) -> Result<u64, StoreError> {
+        let book_attempt = self.counters.last_attempt();
+        let (at_ms, ledger) = (by.at.as_millis(), by.mark.ledger.to_string());
+        let connection = &mut self.writer.connection;
+        let mut transaction =
+            connection.begin_with("BEGIN IMMEDIATE").await.while_doing(ACCEPTING)?;
+        sqlx::query!(
+            "INSERT INTO restores (restore_seq, accepted_at_ms, mark_ledger, mark_attempt,
+                 book_attempt, who, reason)
+             SELECT coalesce(max(restore_seq), 0) + 1, ?1, ?2, ?3, ?4, ?5, ?6 FROM restores",
+            at_ms,
+            ledger,
+            by.mark.attempt,
+            book_attempt,
+            by.who,
+            by.reason
+        )
+        .execute(&mut *transaction)
+        .await
+        .while_doing(ACCEPTING)?;
+        sqlx::query!(
+            "INSERT INTO job_events (event_seq, job_seq, at_ms, kind, detail)
+             SELECT (SELECT coalesce(max(event_seq), 0) FROM job_events) + row_number() OVER (),
+                    job_seq, ?1, 'parked', json_object('reason', 'predates_restore')
+             FROM jobs WHERE state = 'received' AND final_outcome IS NULL",
+            at_ms
+        )
+        .execute(&mut *transaction)
+        .await
+        .while_doing(ACCEPTING)?;
+        sqlx::query!(
+            "UPDATE job_counts SET jobs = job_counts.jobs + received.jobs
+             FROM (SELECT type, jobs FROM job_counts WHERE state = 'received') AS received
+             WHERE job_counts.state = 'parked' AND job_counts.type = received.type"
+        )
+        .execute(&mut *transaction)
+        .await
+        .while_doing(ACCEPTING)?;
+        sqlx::query!("UPDATE job_counts SET jobs = 0 WHERE state = 'received'")
+            .execute(&mut *transaction)
+            .await
+            .while_doing(ACCEPTING)?;
+        let parked = sqlx::query!(
+            "UPDATE jobs SET state = 'parked', state_reason = 'predates_restore',
+                 state_since_ms = ?1, next_step_at_ms = NULL
+             WHERE state = 'received' AND final_outcome IS NULL",
+            at_ms
+        )
+        .execute(&mut *transaction)
+        .await
+        .while_doing(ACCEPTING)?;
+        transaction.commit().await.while_doing(ACCEPTING)?;
+        Ok(parked.rows_affected())
+    }
+}
