@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection,
+    BasicProperties, Channel, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
 
-use super::{BrokerError, close, connect, within};
+use super::{BrokerError, Link, close, connect, within};
 use crate::{config::BrokerConfig, domain::time::TimestampMs};
 
 /// AMQP's number for a message that survives a restart of the broker.
@@ -46,7 +46,7 @@ pub enum PublishOutcome {
 
 /// An open connection that publishes.
 pub struct PublisherSession {
-    connection: Connection,
+    connection: Link,
     channel: Channel,
     call_timeout: Duration,
 }
