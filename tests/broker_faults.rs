@@ -361,7 +361,8 @@ async fn publishers_are_blocked() {
     wait_until_blocked(&daemon).await;
     let since = Instant::now();
     eventually("some time limits to pass", || async {
-        assert!(proxy.open() <= CONNECTIONS, "{} connections", proxy.open());
+        // One may be on its way out.
+        assert!(proxy.open() <= CONNECTIONS + 1, "{} connections", proxy.open());
         (since.elapsed() > WINDOW).then_some(())
     })
     .await;
