@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{self, BrokerError},
+    broker,
     clock::Clock,
     config::{BrokerConfig, Config, SignerConfig},
     control::{self, Control},
@@ -475,7 +475,7 @@ async fn declare_topology(config: &BrokerConfig, stop: &CancellationToken) -> an
     let schedule = config.reconnect_schedule();
     let mut failures: u32 = 0;
     while config.declare && !stop.is_cancelled() {
-        let error = match declare_once(config).await {
+        let error = match broker::connect_and_declare(config).await {
             Ok(lines) => {
                 tracing::info!(
                     declared = lines.len(),
@@ -495,11 +495,4 @@ async fn declare_topology(config: &BrokerConfig, stop: &CancellationToken) -> an
         }
     }
     Ok(())
-}
-
-async fn declare_once(config: &BrokerConfig) -> Result<Vec<String>, BrokerError> {
-    let connection = broker::connect(config, "topology").await?;
-    let declared = broker::declare(&connection, config).await;
-    broker::close(&connection, config.call_timeout()).await;
-    declared
 }

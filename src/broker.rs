@@ -8,6 +8,7 @@
 //! would let the broker decide about a message; a password in a log or an error.
 
 mod consumer;
+mod link;
 mod publisher;
 mod topology;
 
@@ -22,6 +23,7 @@ use lapin::{
 use crate::config::BrokerConfig;
 
 pub use consumer::{ConsumerSession, Delivery};
+pub use link::Link;
 pub use publisher::{Outgoing, PublishOutcome, PublisherSession};
 pub use topology::{check, declare, declare_outcomes_queue, remove};
 
@@ -134,7 +136,7 @@ async fn within<T>(
 ///
 /// # Errors
 /// [`BrokerError`], without the password.
-pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection, BrokerError> {
+pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Link, BrokerError> {
     // The library's own message would repeat the URL, and with it the password.
     let bad_url = |_| BrokerError::BadUrl(config.url.to_string());
     let mut uri: AMQPUri = config.url.expose().parse().map_err(bad_url)?;
@@ -146,11 +148,27 @@ pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection,
     let properties = ConnectionProperties::default()
         .with_connection_name(format!("settled {purpose} (process {})", std::process::id()).into());
     let limit = Duration::from_millis(config.connect_timeout_ms);
-    within(limit, "connecting to the broker", Connection::connect_uri(uri, properties)).await
+    Link::open(uri, properties, limit).await
+}
+
+/// Connects for a moment and declares everything that the daemon needs. Answers what there is now, a
+/// line for each.
+///
+/// # Errors
+/// [`BrokerError::Differs`] when something exists with other settings.
+pub async fn connect_and_declare(config: &BrokerConfig) -> Result<Vec<String>, BrokerError> {
+    let connection = connect(config, "topology").await?;
+    let declared = declare(&connection, config).await;
+    close(&connection, config.call_timeout()).await;
+    declared
 }
 
 /// Ends a connection politely, but does not wait long for it.
 pub async fn close(connection: &Connection, limit: Duration) {
+    // What a blocked connection would say is not sent; it ends with its socket.
+    if connection.status().blocked() {
+        return;
+    }
     if let Err(error) =
         within(limit, "closing the connection", connection.close(REPLY_SUCCESS, "OK".into())).await
     {

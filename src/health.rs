@@ -33,6 +33,7 @@ pub enum BrokerSide {
 pub struct Health {
     consumer: AtomicBool,
     publisher: AtomicBool,
+    publisher_blocked: AtomicBool,
     writer_gone: AtomicBool,
     batch_begun: Mutex<Option<Instant>>,
 }
@@ -63,6 +64,17 @@ impl Health {
             BrokerSide::Consumer => self.consumer.load(Ordering::Relaxed),
             BrokerSide::Publisher => self.publisher.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether the broker takes no messages at present. Answers what held before.
+    pub fn publisher_blocked(&self, blocked: bool) -> bool {
+        self.publisher_blocked.swap(blocked, Ordering::Relaxed)
+    }
+
+    /// Whether the broker takes no messages at present.
+    #[must_use]
+    pub fn is_publisher_blocked(&self) -> bool {
+        self.publisher_blocked.load(Ordering::Relaxed)
     }
 
     /// The writer begins a batch.
@@ -152,11 +164,7 @@ impl Checks {
                 self.health.is_broker_connected(BrokerSide::Consumer),
                 "not connected to the broker",
             ),
-            Part::new(
-                "publisher",
-                self.health.is_broker_connected(BrokerSide::Publisher),
-                "not connected to the broker",
-            ),
+            self.publisher(),
             Part::new(
                 "signer",
                 self.signer_fault.is_none(),
@@ -177,6 +185,14 @@ impl Checks {
             return Part::new("writer", false, &stuck);
         }
         Part::new("writer", self.health.is_alive(), "the writer has ended")
+    }
+
+    fn publisher(&self) -> Part {
+        if self.health.is_publisher_blocked() {
+            return Part::new("publisher", false, "blocked by the broker: memory or disk alarm");
+        }
+        let connected = self.health.is_broker_connected(BrokerSide::Publisher);
+        Part::new("publisher", connected, "not connected to the broker")
     }
 
     fn sender(&self) -> Part {

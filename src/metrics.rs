@@ -87,6 +87,8 @@ pub struct Snapshot {
     pub consumer_connected: bool,
     /// Whether outcomes can be published to the broker.
     pub publisher_connected: bool,
+    /// Whether the broker takes no messages at present.
+    pub publisher_blocked: bool,
     /// How long the writer has been at its batch.
     pub batch_age: Duration,
 }
@@ -105,6 +107,7 @@ pub struct Metrics {
     batch_commands: Histogram,
     commit_duration: Histogram,
     broker_connected: Family<KindLabels, Gauge>,
+    publisher_blocked: Gauge,
     jobs: Family<StateLabels, Gauge>,
     oldest_age: Family<StateOnly, Gauge<f64, std::sync::atomic::AtomicU64>>,
     released_unconfirmed: Gauge,
@@ -147,6 +150,7 @@ impl Metrics {
             batch_commands: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_duration: seconds(),
             broker_connected: Family::default(),
+            publisher_blocked: Gauge::default(),
             jobs: Family::default(),
             oldest_age: Family::default(),
             released_unconfirmed: Gauge::default(),
@@ -198,6 +202,8 @@ impl Metrics {
     fn register_gauges(&self, registry: &mut Registry) {
         let help = "Whether the connection to the broker is up, by its use";
         registry.register("broker_connected", help, self.broker_connected.clone());
+        let help = "Whether the broker takes no messages: it is short of memory or disk";
+        registry.register("publisher_blocked", help, self.publisher_blocked.clone());
         registry.register("jobs", "Jobs, by state and type", self.jobs.clone());
         let help = "Age of the oldest open job, by state";
         registry.register_with_unit("oldest_job_age", help, Unit::Seconds, self.oldest_age.clone());
@@ -322,6 +328,7 @@ impl Metrics {
         {
             self.broker_connected.get_or_create(&KindLabels { kind }).set(i64::from(connected));
         }
+        self.publisher_blocked.set(i64::from(snapshot.publisher_blocked));
         self.batch_age.set(snapshot.batch_age.as_secs_f64());
         for cause in STOP_CAUSES {
             let stopped = snapshot.sender_stopped == Some(cause);

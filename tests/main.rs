@@ -13,6 +13,7 @@
 
 mod architecture;
 mod bad_messages;
+mod broker_faults;
 mod client_s_life;
 mod configuration;
 mod crash_points;

@@ -12,14 +12,14 @@ use sqlx::{Connection as _, Executor as _, SqliteConnection};
 use crate::support::{eventually, world::World};
 
 /// Another process that holds the write lock of the database.
-async fn lock(world: &World) -> SqliteConnection {
+pub(crate) async fn lock(world: &World) -> SqliteConnection {
     let url = format!("sqlite:{}", world.path("book.db").display());
     let mut other = SqliteConnection::connect(&url).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     other
 }
 
-async fn unlock(mut other: SqliteConnection) {
+pub(crate) async fn unlock(mut other: SqliteConnection) {
     other.execute("ROLLBACK").await.unwrap();
     other.close().await.unwrap();
 }

@@ -3,6 +3,8 @@
 
 pub(crate) mod broker;
 pub(crate) mod daemon;
+pub(crate) mod node;
+pub(crate) mod proxy;
 pub(crate) mod world;
 
 use std::{future::Future, time::Duration};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::{
-    Channel, Connection, Consumer,
+    Channel, Consumer,
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions,
         QueueDeclareOptions,
@@ -12,7 +12,7 @@ use lapin::{
     types::FieldTable,
 };
 
-use super::{BrokerError, close, connect, within};
+use super::{BrokerError, Link, close, connect, within};
 use crate::{config::BrokerConfig, crash};
 
 /// The name under which the daemon consumes; a session has one consumer.
@@ -29,7 +29,7 @@ pub struct Delivery {
 
 /// An open connection that delivers messages.
 pub struct ConsumerSession {
-    connection: Connection,
+    connection: Link,
     channel: Channel,
     consumer: Consumer,
     queue: String,

@@ -1,18 +1,21 @@
 //! One session of publishing with confirms.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, pin::pin, time::Duration};
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection,
+    BasicProperties, Channel, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
 
-use super::{BrokerError, close, connect, within};
+use super::{BrokerError, Link, close, connect, within};
 use crate::{config::BrokerConfig, domain::time::TimestampMs};
 
 /// AMQP's number for a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
+
+/// How often it is looked whether the session is closed, or the broker blocks it.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A message to publish.
 #[derive(Clone, Debug)]
@@ -46,7 +49,7 @@ pub enum PublishOutcome {
 
 /// An open connection that publishes.
 pub struct PublisherSession {
-    connection: Connection,
+    connection: Link,
     channel: Channel,
     call_timeout: Duration,
 }
@@ -69,7 +72,9 @@ impl PublisherSession {
     /// Publishes messages together and waits for the broker's word on each.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`] when the session is over; any of the messages may have arrived.
+    /// [`BrokerError::Lost`] when the session is over; any of the messages may have arrived. A broker
+    /// that blocks publishers ends no session: another one would be blocked as well, and this one's
+    /// messages would be published twice.
     pub async fn publish(
         &self,
         messages: Vec<Outgoing>,
@@ -85,12 +90,12 @@ impl PublisherSession {
                 &message.body,
                 properties,
             );
-            confirms.push(within(self.call_timeout, "publishing", call).await?);
+            confirms.push(self.unless_blocked("publishing", call).await?);
         }
         let mut outcomes = Vec::with_capacity(confirms.len());
         for confirm in confirms {
             outcomes.push(
-                match within(self.call_timeout, "waiting for a publisher confirm", confirm).await? {
+                match self.unless_blocked("waiting for a publisher confirm", confirm).await? {
                     Confirmation::Ack(None) => PublishOutcome::Confirmed,
                     Confirmation::Ack(Some(_)) => PublishOutcome::Unroutable,
                     Confirmation::Nack(_) => PublishOutcome::Refused,
@@ -107,6 +112,46 @@ impl PublisherSession {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.channel.status().connected() && self.connection.status().connected()
+    }
+
+    /// Whether the broker takes no messages at present, because it is short of memory or disk.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.connection.status().connected() && self.connection.status().blocked()
+    }
+
+    /// Waits until the library knows of trouble with the session.
+    pub async fn closed(&self) {
+        while self.is_open() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Tells whether the broker blocks the session, now and then.
+    pub async fn watch_blocked(&self, mut tell: impl FnMut(bool) -> ControlFlow<()>) {
+        while tell(self.is_blocked()).is_continue() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Puts the time limit on a call, not counting the time in which the broker blocks the session.
+    async fn unless_blocked<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<T, lapin::Error>>,
+    ) -> Result<T, BrokerError> {
+        let mut call = pin!(call);
+        let mut waited = Duration::ZERO;
+        while waited < self.call_timeout {
+            let slice = LOOK_EVERY.min(self.call_timeout);
+            match tokio::time::timeout(slice, &mut call).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => return Err(BrokerError::lost(doing, error.to_string())),
+                Err(_) if self.is_blocked() => waited = Duration::ZERO,
+                Err(_) => waited = waited.saturating_add(slice),
+            }
+        }
+        Err(BrokerError::lost(doing, format!("no answer within {:?}", self.call_timeout)))
     }
 
     /// Ends the session politely.

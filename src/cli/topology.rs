@@ -4,10 +4,7 @@ use super::output;
 use crate::{broker, config::Config};
 
 pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
-    let connection = broker::connect(&config.broker, "topology").await?;
-    let declared = broker::declare(&connection, &config.broker).await;
-    broker::close(&connection, config.broker.call_timeout()).await;
-    for line in declared? {
+    for line in broker::connect_and_declare(&config.broker).await? {
         output::line(line)?;
     }
     Ok(())

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
     sync::Arc,
     time::Duration,
 };
@@ -119,7 +120,16 @@ impl Announcer {
                 Ok(session) => {
                     self.health.broker_connected(BrokerSide::Publisher, true);
                     progress.session_worked = false;
-                    let end = self.session(session, &mut progress, &stop).await?;
+                    let end = tokio::select! {
+                        end = self.session(&session, &mut progress, &stop) => end?,
+                        // Nothing can be published while the broker blocks, so the end does not wait
+                        // for that: the outbox keeps what is left.
+                        () = self.watch_blocked(&session, &stop) => SessionEnd::Stopped,
+                    };
+                    self.health.publisher_blocked(false);
+                    if matches!(end, SessionEnd::Stopped) {
+                        session.close().await;
+                    }
                     // A session that ends before it has done anything counts as one that failed.
                     if progress.session_worked {
                         failures = 0;
@@ -147,29 +157,30 @@ impl Announcer {
 
     async fn session(
         &self,
-        session: PublisherSession,
+        session: &PublisherSession,
         progress: &mut Progress,
         stop: &CancellationToken,
     ) -> Result<SessionEnd, StoreError> {
         loop {
+            // Asked before messages are tried: what ended the session is none of them.
+            if !session.is_open() {
+                let closed = BrokerError::lost("publishing", "the connection is closed");
+                return Ok(SessionEnd::Lost(closed));
+            }
             let messages = self.next_messages(progress).await?;
             if messages.is_empty() {
-                if !session.is_open() {
-                    return Ok(SessionEnd::Lost(BrokerError::lost(
-                        "publishing",
-                        "the connection is closed",
-                    )));
-                }
                 let due = progress.next_try();
                 // Asked to end, it ends here: when nothing is left to be published.
                 let rested = if stop.is_cancelled() {
                     Rested::Stop
                 } else {
-                    rest(&self.wake.announce, due, self.clock.as_ref(), stop).await
+                    tokio::select! {
+                        rested = rest(&self.wake.announce, due, self.clock.as_ref(), stop) => rested,
+                        () = session.closed() => continue,
+                    }
                 };
                 if rested == Rested::Stop {
                     if self.next_messages(progress).await?.is_empty() {
-                        session.close().await;
                         return Ok(SessionEnd::Stopped);
                     }
                     continue;
@@ -179,7 +190,7 @@ impl Announcer {
             }
             // A publish that has begun is finished, so that what the broker has is marked.
             let seqs: Vec<OutboxSeq> = messages.iter().map(|message| message.seq).collect();
-            match self.publish(&session, messages, progress).await {
+            match self.publish(session, messages, progress).await {
                 Ok(Ok(())) => {
                     progress.session_worked = true;
                     progress.one_by_one = progress.one_by_one.saturating_sub(seqs.len());
@@ -191,6 +202,25 @@ impl Announcer {
                 }
             }
         }
+    }
+
+    /// Says whether the broker blocks the session. Ends when it does and the daemon is asked to end.
+    async fn watch_blocked(&self, session: &PublisherSession, stop: &CancellationToken) {
+        let tell = |blocked| {
+            match (self.health.publisher_blocked(blocked), blocked) {
+                (false, true) => tracing::error!(
+                    "the broker takes no messages, because it is short of memory or disk: outcomes wait"
+                ),
+                (true, false) => tracing::info!("the broker takes messages again"),
+                (false, false) | (true, true) => {}
+            }
+            if blocked && stop.is_cancelled() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        session.watch_blocked(tell).await;
     }
 
     /// New messages, and those that were set aside and are due again.

@@ -1,6 +1,9 @@
 //! Receive: deliveries become commands, and are acknowledged once those are committed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesOrdered};
 use tokio::sync::oneshot;
@@ -8,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::record::{Intake, Recorded, bad_message};
 use crate::{
-    broker::{BrokerError, ConsumerSession, Delivery},
+    broker::{self, BrokerError, ConsumerSession, Delivery},
     config::BrokerConfig,
     domain::message::{Refusal, RefusalCode, parse_job},
     health::{BrokerSide, Health},
@@ -20,6 +23,9 @@ use crate::{
 /// brings it down alone.
 const CAUTIOUS_PREFETCH: u16 = 1;
 
+/// How long a session must last for its end not to count as one more failure in a row.
+const SESSION_LASTED: Duration = Duration::from_secs(30);
+
 /// Takes deliveries from the jobs queue, session after session.
 pub struct Receiver {
     /// The broker.
@@ -30,6 +36,29 @@ pub struct Receiver {
     pub metrics: Arc<Metrics>,
     /// What is said of the connection.
     pub health: Arc<Health>,
+}
+
+/// What outlasts a session.
+#[derive(Debug, Default)]
+struct Course {
+    /// Whether something was committed, so that messages are taken at full width.
+    committed_once: bool,
+    /// Whether the session at hand has taken a delivery.
+    has_taken: bool,
+    /// How many sessions in a row could not be opened, or ended without having been of use.
+    failures: u32,
+}
+
+impl Course {
+    /// A session could not be opened, or has ended after `lasted`. A queue that ends its consumers at
+    /// once must not be asked again and again without pause, so opening alone is no success.
+    fn lost(&mut self, lasted: Duration) {
+        if self.has_taken || lasted >= SESSION_LASTED {
+            self.failures = 0;
+        }
+        self.has_taken = false;
+        self.failures = self.failures.saturating_add(1);
+    }
 }
 
 /// Why a session ended.
@@ -52,47 +81,65 @@ impl Receiver {
     /// Receives until the daemon ends.
     pub async fn run(self, stop: CancellationToken) {
         let schedule = self.config.reconnect_schedule();
-        let mut failures: u32 = 0;
-        let mut committed_once = false;
+        let mut course = Course::default();
         while !stop.is_cancelled() {
-            let prefetch = if committed_once { self.config.prefetch } else { CAUTIOUS_PREFETCH };
+            let began = Instant::now();
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
-                opened = ConsumerSession::open(&self.config, &self.config.jobs_queue, prefetch) => opened,
+                opened = self.open(&course) => opened,
             };
             let end = match opened {
-                Ok(session) => {
-                    failures = 0;
-                    self.health.broker_connected(BrokerSide::Consumer, true);
-                    tracing::info!(queue = self.config.jobs_queue, prefetch, "consuming");
-                    self.session(session, &mut committed_once, &stop).await
-                }
+                Ok(session) => self.session(session, &mut course, &stop).await,
                 Err(error) => SessionEnd::Lost(error),
             };
             self.health.broker_connected(BrokerSide::Consumer, false);
             match end {
                 SessionEnd::Stopped | SessionEnd::WriterGone => break,
                 SessionEnd::Lost(error) => {
-                    failures = failures.saturating_add(1);
-                    let delay = schedule.delay(failures);
+                    course.lost(began.elapsed());
+                    let delay = schedule.delay(course.failures);
                     tracing::warn!(%error, ?delay, "the consumer's session is over; a new one is opened");
                     tokio::select! {
                         () = stop.cancelled() => break,
-                        () = tokio::time::sleep(delay) => {}
+                        () = self.recover(&error, delay) => {}
                     }
                 }
             }
         }
     }
 
+    async fn open(&self, course: &Course) -> Result<ConsumerSession, BrokerError> {
+        let prefetch = if course.committed_once { self.config.prefetch } else { CAUTIOUS_PREFETCH };
+        let session =
+            ConsumerSession::open(&self.config, &self.config.jobs_queue, prefetch).await?;
+        self.health.broker_connected(BrokerSide::Consumer, true);
+        tracing::info!(queue = self.config.jobs_queue, prefetch, "consuming");
+        Ok(session)
+    }
+
+    /// Waits, and declares a queue that is gone if the daemon is the one to declare it.
+    async fn recover(&self, error: &BrokerError, delay: Duration) {
+        tokio::time::sleep(delay).await;
+        if !matches!(error, BrokerError::Missing { .. }) || !self.config.declare {
+            return;
+        }
+        match broker::connect_and_declare(&self.config).await {
+            Ok(_) => tracing::warn!(
+                queue = self.config.jobs_queue,
+                "the queue was gone and is declared again; what was in it is lost to the daemon"
+            ),
+            Err(error) => tracing::error!(%error, "the queue is gone and cannot be declared again"),
+        }
+    }
+
     async fn session(
         &self,
         mut session: ConsumerSession,
-        committed_once: &mut bool,
+        course: &mut Course,
         stop: &CancellationToken,
     ) -> SessionEnd {
         let mut pending: FuturesOrdered<Pending> = FuturesOrdered::new();
-        let end = match self.consume(&mut session, &mut pending, committed_once, stop).await {
+        let end = match self.consume(&mut session, &mut pending, course, stop).await {
             Ok(()) => SessionEnd::Stopped,
             Err(end) => end,
         };
@@ -110,7 +157,7 @@ impl Receiver {
         &self,
         session: &mut ConsumerSession,
         pending: &mut FuturesOrdered<Pending>,
-        committed_once: &mut bool,
+        course: &mut Course,
         stop: &CancellationToken,
     ) -> Result<(), SessionEnd> {
         let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
@@ -118,13 +165,17 @@ impl Receiver {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                delivery = session.next() => pending.push_back(self.take(delivery?).await),
+                delivery = session.next() => {
+                    let delivery = delivery?;
+                    course.has_taken = true;
+                    pending.push_back(self.take(delivery).await);
+                }
                 Some(done) = pending.next() => {
                     let tag = last_done(done, pending)?;
-                    if *committed_once {
+                    if course.committed_once {
                         session.acknowledge_up_to(tag).await?;
                     } else {
-                        *committed_once = true;
+                        course.committed_once = true;
                         self.widen(session, tag).await?;
                     }
                 }
@@ -250,4 +301,25 @@ async fn quarantine(
     metrics.message("refused");
     metrics.refused(code);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_open_and_end_at_once_are_failures_in_a_row() {
+        let mut course = Course::default();
+        for failures in 1..=5 {
+            course.lost(Duration::from_millis(3));
+            assert_eq!(course.failures, failures);
+        }
+        course.has_taken = true;
+        course.lost(Duration::from_millis(3));
+        assert_eq!(course.failures, 1, "it was of use");
+        course.lost(Duration::from_millis(3));
+        assert_eq!(course.failures, 2, "the next one was not");
+        course.lost(SESSION_LASTED);
+        assert_eq!(course.failures, 1, "it lasted");
+    }
 }

@@ -10,17 +10,27 @@ use lapin::{
         QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable},
+    uri::AMQPUri,
 };
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, proxy::Proxy};
 
 /// The broker that `make test` starts.
 pub(crate) fn url() -> String {
     std::env::var("SETTLED_TEST_AMQP_URL").unwrap_or_else(|_| {
         panic!("no broker: run `make test`, or `scripts/with-rabbitmq.sh cargo test`")
     })
+}
+
+/// A proxy before a broker, and the broker's URL through it.
+pub(crate) async fn through_proxy(url: &str) -> (Proxy, String) {
+    let authority = url.parse::<AMQPUri>().unwrap().authority;
+    let place = format!("{}:{}", authority.host, authority.port);
+    let proxy = Proxy::before(place.parse().unwrap()).await;
+    let through = url.replace(&place, &proxy.address().to_string());
+    (proxy, through)
 }
 
 /// A message as the exchange hears it.
@@ -45,9 +55,8 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) async fn connect() -> Self {
-        let connection =
-            Connection::connect(&url(), ConnectionProperties::default()).await.unwrap();
+    pub(crate) async fn connect(url: &str) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         Self { connection, channel: Mutex::new(channel) }

@@ -132,6 +132,13 @@ impl Process {
         rustix::process::kill_process(process, signal).unwrap();
     }
 
+    /// How many descriptors and threads it has.
+    pub(crate) fn descriptors_and_threads(&self) -> (usize, usize) {
+        let id = self.child.id().expect("it runs");
+        let count = |what| std::fs::read_dir(format!("/proc/{id}/{what}")).unwrap().count();
+        (count("fd"), count("task"))
+    }
+
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }

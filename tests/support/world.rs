@@ -94,6 +94,11 @@ impl World {
 
     /// The same with further settings, e.g. `("retry.base_ms", "1")`.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        Self::on(&url(), settings).await
+    }
+
+    /// The same on another broker.
+    pub(crate) async fn on(broker: &str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("t{}", Uuid::new_v4().simple());
         let key = SigningKey::from_text(KEY_HEX).unwrap();
@@ -106,7 +111,7 @@ impl World {
 
         let mut world = Self {
             settings: HashMap::new(),
-            exchange: Exchange::connect().await,
+            exchange: Exchange::connect(broker).await,
             client_id: Uuid::new_v4().into(),
             connection_id: Uuid::new_v4().into(),
             jobs_queue: format!("{name}.jobs"),
@@ -116,7 +121,7 @@ impl World {
             oes_clock,
             folder,
         };
-        world.configure(&name);
+        world.configure(&name, broker);
         for (key, value) in settings {
             world.set(key, value);
         }
@@ -128,14 +133,14 @@ impl World {
         world
     }
 
-    fn configure(&mut self, name: &str) {
+    fn configure(&mut self, name: &str, broker: &str) {
         let (key, token) = (self.path("key"), self.path("token"));
         write_secret(&key, KEY_HEX);
         write_secret(&token, TOKEN);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         for (setting, value) in [
             ("store.path", self.path("book.db").to_str().unwrap()),
-            ("broker.url", &url()),
+            ("broker.url", broker),
             ("broker.declare", "true"),
             ("broker.jobs_queue", &self.jobs_queue.clone()),
             ("broker.outcomes_exchange", &self.outcomes_exchange.clone()),
