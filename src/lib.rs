@@ -56,3 +56,7 @@ pub mod operator;
 
 // A stand-in for OES, for the demo, the tests and partners' own tests.
 pub mod sandbox;
+
+// The rules and the steps under faults, seed after seed, in virtual time.
+#[cfg(test)]
+mod simulation;

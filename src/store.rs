@@ -12,6 +12,8 @@ pub mod error;
 mod flush;
 mod load;
 pub mod lock;
+#[cfg(test)]
+pub(crate) mod memory;
 mod open;
 pub mod query;
 mod rows;
