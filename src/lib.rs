@@ -59,3 +59,7 @@ pub mod crash;
 
 // A stand-in for OES, for the demo, the tests and partners' own tests.
 pub mod sandbox;
+
+// The rules and the steps under faults, seed after seed, in virtual time.
+#[cfg(test)]
+mod simulation;

@@ -13,6 +13,8 @@ mod flush;
 mod load;
 pub mod lock;
 pub mod mark;
+#[cfg(test)]
+pub(crate) mod memory;
 mod open;
 pub mod query;
 pub mod restore;

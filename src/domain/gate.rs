@@ -139,11 +139,13 @@ impl Gate {
     /// A read succeeded. Answers whether that opened the gate.
     pub fn read_answered(&mut self) -> bool {
         self.pauses = 0;
-        let refused = matches!(self.stop, Some(Stop { cause: StopCause::TokenRefused, .. }));
-        if refused {
-            self.stop = None;
-        }
-        refused
+        let Some(stop @ Stop { cause: StopCause::TokenRefused, .. }) = self.stop else {
+            return false;
+        };
+        // A token that may not write reads well for ever: what was found out before still holds.
+        let may_not_write = self.forbidden.len() >= FORBIDDEN_RECORDS_MAX;
+        self.stop = may_not_write.then_some(Stop { cause: StopCause::UpdatesForbidden, ..stop });
+        !may_not_write
     }
 
     /// 401 to anything, or 403 to a read. Answers whether that closed the gate.
@@ -243,8 +245,15 @@ mod tests {
         assert!(gate.take_trial(later(61), StopCause::UpdatesForbidden));
         assert!(!gate.take_trial(later(61), StopCause::UpdatesForbidden), "one trial per back-off");
         assert!(!gate.update_forbidden(later(62), record(5)));
+        // A refused token in between does not make it forget.
+        assert!(gate.token_refused(later(63)));
+        assert!(!gate.read_answered(), "reading well does not open it now either");
+        assert!(matches!(
+            gate.permission(later(64)),
+            Permission::Stopped(StopCause::UpdatesForbidden, _)
+        ));
         assert!(gate.update_answered());
-        assert_eq!(gate.permission(later(62)), Permission::Open);
+        assert_eq!(gate.permission(later(65)), Permission::Open);
     }
 
     #[test]

@@ -21,13 +21,21 @@ const GROWTH_STEPS_MAX: u32 = 32;
 pub struct Schedule {
     base: Duration,
     max: Duration,
+    jittered: bool,
 }
 
 impl Schedule {
     /// A schedule whose first delay is at most `base` and whose delays are at most `max`.
     #[must_use]
     pub const fn new(base: Duration, max: Duration) -> Self {
-        Self { base, max }
+        Self { base, max, jittered: true }
+    }
+
+    /// A schedule without jitter, whose delays are the middle of each interval: what is simulated
+    /// from a seed must come out the same each time.
+    #[cfg(test)]
+    pub(crate) const fn steady(base: Duration, max: Duration) -> Self {
+        Self { base, max, jittered: false }
     }
 
     /// A delay before try number `tries + 1`, given that `tries` were made.
@@ -38,7 +46,7 @@ impl Schedule {
         let mut schedule = ExponentialBackoff {
             current_interval: self.base.mul_f64(0.5),
             initial_interval: self.base.mul_f64(0.5),
-            randomization_factor: 1.0,
+            randomization_factor: if self.jittered { 1.0 } else { 0.0 },
             multiplier: MULTIPLIER,
             max_interval: self.max.mul_f64(0.5),
             max_elapsed_time: None,

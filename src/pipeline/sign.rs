@@ -4,10 +4,9 @@ use crate::{
     domain::{
         ids::{AttemptSeq, JobSeq},
         job::JobTerms,
-        payload::{NONCE_BYTES, Nonce, Update},
+        payload::{NONCE_BYTES, Nonce, Signature, Update},
         state::Event,
     },
-    signer::SigningKey,
     store::work::{NewAttempt, Work, WorkError},
 };
 
@@ -24,14 +23,15 @@ pub struct PreparedAttempt {
     pub body: String,
 }
 
-/// Prepares the next attempt of a decided job.
+/// Prepares the next attempt of a decided job. `sign` makes the signature over a payload, and answers
+/// `None` if it does not verify.
 ///
 /// # Errors
 /// [`WorkError`] when the job is not to be sent, or the signature does not verify.
 pub fn prepare(
     work: &mut Work,
     seq: JobSeq,
-    key: &SigningKey,
+    sign: impl FnOnce(&[u8]) -> Option<Signature>,
 ) -> Result<PreparedAttempt, WorkError> {
     work.advance(seq, Event::Prepare, None)?;
     let job = work.job(seq)?;
@@ -39,7 +39,7 @@ pub fn prepare(
     let decision = job.decision.clone().ok_or(WorkError::Undecided(seq))?;
     let nonce = Nonce::from_random_bytes(rand::random::<[u8; NONCE_BYTES]>());
     let update = Update::new(&terms, &decision, &nonce)?;
-    let signature = key.sign(update.payload().as_bytes()).ok_or(WorkError::BadSignature(seq))?;
+    let signature = sign(update.payload().as_bytes()).ok_or(WorkError::BadSignature(seq))?;
     let body = update.into_body(&signature)?;
     let attempt =
         NewAttempt { job: seq, outcome: decision.outcome(), nonce, body: body.clone(), signature };

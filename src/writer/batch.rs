@@ -491,7 +491,7 @@ impl Act<'_> {
             (self.first_attempts_wait, self.deferred) = (true, true);
             return Ok(None);
         };
-        let attempt = sign::prepare(self.work, seq, &signing.key)?;
+        let attempt = sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?;
         Ok(Some((attempt, permit)))
     }
 
@@ -515,7 +515,7 @@ impl Act<'_> {
         let mut prepared = Vec::with_capacity(due.len());
         for seq in due {
             if self.work.job(seq)?.state == State::Decided {
-                prepared.push(sign::prepare(self.work, seq, &signing.key)?);
+                prepared.push(sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?);
             }
         }
         Ok(Done::Prepared(prepared))
