@@ -180,17 +180,19 @@ async fn a_half_open_connection_is_found_by_the_watchdog() {
 
 #[tokio::test]
 async fn a_broker_that_takes_connections_and_says_nothing_costs_nothing() {
-    let (world, proxy) = world_behind_proxy(&[
-        ("broker.connect_timeout_ms", "250"),
+    let (mut world, proxy) = world_behind_proxy(&[]).await;
+    for (key, milliseconds) in [
+        ("broker.connect_timeout_ms", "400"),
         ("broker.reconnect_base_ms", "10"),
         ("broker.reconnect_max_ms", "20"),
-    ])
-    .await;
+    ] {
+        world.set(key, milliseconds);
+    }
     let process = world.process().await;
     proxy.set(Mode::Stall);
     proxy.cut();
     let mut counted = Vec::new();
-    for tries in [10, 40] {
+    for tries in [8, 30] {
         let before = proxy.accepted();
         eventually("it to be tried again", || async {
             (proxy.accepted() >= before + tries).then_some(())
