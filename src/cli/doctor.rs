@@ -10,6 +10,7 @@ use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
     control::ControlClient,
+    domain::message::MESSAGE_BYTES_MAX,
     oes::{OesClient, ReadError},
     secret_file,
     signer::SigningKey,
@@ -60,6 +61,7 @@ pub(super) async fn run(file: Option<&Path>) -> anyhow::Result<()> {
             bail!("nothing else can be checked without a configuration");
         }
     };
+    report.tell("limits", Finding::Note(limits(&config)))?;
     report.tell("key", key(&config))?;
     for finding in book(&config).await {
         report.tell("book", finding)?;
@@ -69,6 +71,37 @@ pub(super) async fn run(file: Option<&Path>) -> anyhow::Result<()> {
     }
     report.tell("oes", oes(&config).await)?;
     if report.bad == 0 { Ok(()) } else { bail!("{} things need attention", report.bad) }
+}
+
+/// The limits that hold, a line for each room.
+fn limits(config: &Config) -> String {
+    let Config { broker, oes, retry, writer, shutdown, .. } = config;
+    [
+        format!(
+            "messages up to {MESSAGE_BYTES_MAX} bytes, {} unacknowledged; {} ms to connect to the \
+             broker, {} ms for a call",
+            broker.prefetch, broker.connect_timeout_ms, broker.call_timeout_ms
+        ),
+        format!(
+            "{} requests to OES in {} s, {} at once, {} updates in flight; {} ms for a request, {} \
+             bytes of an answer",
+            oes.rate_limit,
+            oes.rate_window_s,
+            oes.rate_burst,
+            oes.in_flight_max,
+            oes.request_timeout_ms,
+            oes.response_bytes_max
+        ),
+        format!(
+            "parked after {} attempts or {} s; delays from {} to {} ms",
+            retry.attempts_max, retry.age_max_s, retry.base_ms, retry.max_ms
+        ),
+        format!(
+            "{} changes in a commit, {} waiting; {} s to end",
+            writer.batch_max, writer.queue_len_max, shutdown.grace_s
+        ),
+    ]
+    .join("\n")
 }
 
 fn key(config: &Config) -> Finding {
