@@ -4,13 +4,13 @@ use std::{path::Path, time::Duration};
 
 use sqlx::{
     ConnectOptions, Connection as _, Row as _, SqliteConnection, SqlitePool,
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use uuid::Uuid;
 
 use super::{
-    error::{StoreError, While as _},
+    error::{StoreError, While as _, classify},
     work::Counters,
 };
 use crate::domain::time::TimestampMs;
@@ -83,6 +83,9 @@ fn options(path: &Path) -> SqliteConnectOptions {
 /// [`StoreError`] when the file cannot be used or the settings do not hold.
 pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, StoreError> {
     let doing = "opening the book";
+    write_log_again(path)
+        .map_err(sqlx::Error::Io)
+        .while_doing("securing the log of the last run")?;
     let mut connection = options(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -97,15 +100,21 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
     check_setting(&mut connection, "PRAGMA synchronous", "2").await?;
     check_setting(&mut connection, "PRAGMA foreign_keys", "1").await?;
     check_setting(&mut connection, "PRAGMA recursive_triggers", "1").await?;
-    MIGRATIONS.run(&mut connection).await.map_err(|error| {
-        StoreError::Unusable(format!(
-            "{} cannot be brought up to date: {error}. It may belong to a newer version of settled",
-            path.display()
-        ))
-    })?;
+    MIGRATIONS.run(&mut connection).await.map_err(|error| not_migrated(error, path))?;
     let ledger_uuid = ledger_identity(&mut connection, now).await?;
     let counters = Counters::load(&mut connection).await?;
     Ok(OpenedBook { writer: WriteConnection { connection }, counters, ledger_uuid })
+}
+
+/// Why the book could not be brought up to date. The disk may fail here too.
+fn not_migrated(error: MigrateError, path: &Path) -> StoreError {
+    if let MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) = error {
+        return classify(source, "bringing the book up to date");
+    }
+    StoreError::Unusable(format!(
+        "{} cannot be brought up to date: {error}. It may belong to a newer version of settled",
+        path.display()
+    ))
 }
 
 /// Opens read-only connections to the book at `path`.
