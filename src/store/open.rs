@@ -1,6 +1,12 @@
 //! Opening the book: settings that durability depends on, and the checks that they hold.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions, Connection as _, Row as _, SqliteConnection, SqlitePool,
@@ -34,6 +40,9 @@ const WAL_AUTOCHECKPOINT_PAGES: u32 = 1_000;
 
 /// Size to which a reset WAL file is cut, in bytes.
 const WAL_BYTES_KEPT: u32 = 64 * 1_024 * 1_024;
+
+/// Bytes of the log that are written again at a time.
+const LOG_PIECE_BYTES: usize = 1_024 * 1_024;
 
 /// The one connection that changes the book. It lives in the writer.
 #[derive(Debug)]
@@ -139,6 +148,37 @@ pub async fn open_readers(path: &Path) -> Result<Readers, StoreError> {
     check_migrated(&mut connection, path).await?;
     drop(connection);
     Ok(Readers { pool })
+}
+
+/// Writes what is in the write-ahead log to it once more, and syncs it.
+///
+/// SQLite takes everything in the log that it can read for committed and durable, and writes behind it.
+/// But if the last run ended because a sync failed, the end of the log may be in the page cache only, and
+/// no later sync brings it to the disk, because the cache holds it for written. A loss of power would then
+/// take it, with everything behind it that was acknowledged. What has been written again is on the disk
+/// after the sync, or the sync fails. After an end in good order there is no log.
+fn write_log_again(database: &Path) -> io::Result<()> {
+    // SQLite follows links before it adds to the name.
+    let mut log = match fs::canonicalize(database) {
+        Ok(real) => real.into_os_string(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    log.push("-wal");
+    let log = match OpenOptions::new().read(true).write(true).open(log) {
+        Ok(log) => log,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let (mut piece, mut at) = (vec![0; LOG_PIECE_BYTES], 0_u64);
+    loop {
+        let length = log.read_at(&mut piece, at)?;
+        let Some(bytes) = piece.get(..length).filter(|bytes| !bytes.is_empty()) else {
+            return log.sync_all();
+        };
+        log.write_all_at(bytes, at)?;
+        at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+    }
 }
 
 async fn check_version(connection: &mut SqliteConnection) -> Result<(), StoreError> {
