@@ -15,6 +15,7 @@ mod architecture;
 mod bad_messages;
 mod client_s_life;
 mod configuration;
+mod disk;
 mod no_job_lost;
 mod one_decision;
 mod operators;

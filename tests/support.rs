@@ -3,6 +3,9 @@
 
 pub(crate) mod broker;
 pub(crate) mod daemon;
+pub(crate) mod power;
+pub(crate) mod recording;
+pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::{future::Future, time::Duration};
