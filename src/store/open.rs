@@ -35,9 +35,6 @@ const READERS_MAX: u32 = 4;
 /// Longest wait for a free read connection.
 const READER_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Pages in the WAL after which a commit copies them into the database.
-const WAL_AUTOCHECKPOINT_PAGES: u32 = 1_000;
-
 /// Size to which a reset WAL file is cut, in bytes.
 const WAL_BYTES_KEPT: u32 = 64 * 1_024 * 1_024;
 
@@ -48,6 +45,8 @@ const LOG_PIECE_BYTES: usize = 1_024 * 1_024;
 #[derive(Debug)]
 pub struct WriteConnection {
     pub(super) connection: SqliteConnection,
+    /// Batches that were begun, so that the log's length is looked at now and then.
+    pub(super) batches: u32,
 }
 
 /// Connections that only read.
@@ -99,7 +98,8 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .pragma("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES.to_string())
+        // SQLite's own copying after a commit hides its errors; see `keep_log_short`.
+        .pragma("wal_autocheckpoint", "0")
         .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
         .connect()
         .await
@@ -112,7 +112,7 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
     MIGRATIONS.run(&mut connection).await.map_err(|error| not_migrated(error, path))?;
     let ledger_uuid = ledger_identity(&mut connection, now).await?;
     let counters = Counters::load(&mut connection).await?;
-    Ok(OpenedBook { writer: WriteConnection { connection }, counters, ledger_uuid })
+    Ok(OpenedBook { writer: WriteConnection { connection, batches: 0 }, counters, ledger_uuid })
 }
 
 /// Why the book could not be brought up to date. The disk may fail here too.
