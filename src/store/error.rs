@@ -1,5 +1,7 @@
 //! What can go wrong with the database, by what to do about it.
 
+use std::io::ErrorKind;
+
 /// A failure of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -115,7 +117,13 @@ fn fault(code: i32) -> &'static Fault {
 /// The fault of an error that does not come from SQLite.
 fn fault_without_code(error: &sqlx::Error) -> &'static Fault {
     let sqlx::Error::Io(error) = error else { return &OTHER };
-    if error.kind() == std::io::ErrorKind::StorageFull { &FULL } else { &INPUT_OUTPUT }
+    if error.kind() == ErrorKind::StorageFull {
+        &FULL
+    } else if [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem].contains(&error.kind()) {
+        &READ_ONLY
+    } else {
+        &INPUT_OUTPUT
+    }
 }
 
 impl StoreError {
