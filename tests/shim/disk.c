@@ -13,7 +13,8 @@
  *
  * Environment: DISK_SHIM_BOOK (the database file), DISK_SHIM_LOG (the record, appended to), and for
  * faults DISK_SHIM_FAULT (see `faults`), DISK_SHIM_FILE (`book` or `wal`), DISK_SHIM_TRIGGER (a file:
- * while it is not there, nothing fails) and DISK_SHIM_SKIP (how many calls still succeed after that).
+ * while it is not there, nothing fails; when something does, one with `.met` behind its name is made) and
+ * DISK_SHIM_SKIP (how many calls still succeed after the trigger is there).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -52,7 +53,6 @@ enum kind {
     LEAVING = 'N',     /* these bytes are about to leave through `fd` */
     LEFT = 'n',        /* `number` of them have left */
     ARRIVED = 'R',     /* these bytes have arrived through `fd` */
-    FAULT = 'F',       /* a call on `fd` was made to fail with error `number` */
 };
 
 struct header {
@@ -108,7 +108,7 @@ static void set_about(int fd, enum about what) {
 
 static int is_file(int fd) { return about(fd) <= FOLDER; }
 
-/* One write for each event, so that a killed process leaves whole events. */
+/* One write for each event, so that only the last one can be cut off when the process ends. */
 static void note_parts(enum kind kind, int fd, uint64_t number, const struct iovec *parts, int count) {
     if (log_fd < 0) return;
     struct header header = {kind, fd, number, 0};
@@ -171,7 +171,10 @@ static int fails(int asked, int fd) {
     if (skip > 0) return skip--, 0;
     if (fault.once == 2) return 0;
     if (fault.once == 1) fault.once = 2;
-    note(FAULT, fd, (uint64_t)fault.error, NULL, 0);
+    if (!trigger) return 1;
+    char met[4096];
+    snprintf(met, sizeof met, "%s.met", trigger);
+    syscall(SYS_close, syscall(SYS_openat, AT_FDCWD, met, O_WRONLY | O_CREAT, 0600));
     return 1;
 }
 

@@ -15,7 +15,10 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use settled::store::open_readers;
-use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
+use sqlx::{
+    ConnectOptions as _, Connection as _,
+    sqlite::{SqliteConnectOptions, SqliteSynchronous},
+};
 
 use super::{
     recording::{Event, Name},
@@ -105,7 +108,7 @@ impl Disk {
             }
             Event::Synced(fd) => self.sync(*fd, true),
             Event::SyncFailed(fd) => self.sync(*fd, false),
-            Event::Left(..) | Event::Arrived(..) | Event::Fault => {}
+            Event::Left(..) | Event::Arrived(..) => {}
         }
     }
 
@@ -358,7 +361,9 @@ async fn find(
 }
 
 async fn read(book: &Path) -> anyhow::Result<(Found, Vec<String>)> {
-    let mut connection = SqliteConnectOptions::new().filename(book).connect().await?;
+    // It is thrown away at once; its own syncs would only take time.
+    let options = SqliteConnectOptions::new().filename(book).synchronous(SqliteSynchronous::Off);
+    let mut connection = options.connect().await?;
     let mut faults: Vec<String> =
         sqlx::query_scalar("PRAGMA integrity_check").fetch_all(&mut connection).await?;
     faults.retain(|line| line != "ok");

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use super::{
@@ -37,8 +38,6 @@ pub(crate) enum Event {
     /// These bytes left, from this moment on.
     Left(i32, Vec<u8>),
     Arrived(i32, Vec<u8>),
-    /// A call was made to fail.
-    Fault,
 }
 
 /// How the disk is to fail, once the trigger is pulled.
@@ -56,6 +55,8 @@ pub(crate) struct Failing {
 pub(crate) struct Recorder<'w> {
     world: &'w World,
     shim: PathBuf,
+    /// How many processes were recorded, each in a file of its own.
+    recorded: AtomicU32,
     /// The database as it was before the first recorded process, when it had no log.
     pub(crate) before: Vec<u8>,
 }
@@ -65,7 +66,8 @@ impl<'w> Recorder<'w> {
         let shim = world.path("disk.so");
         build_shim(&shim);
         assert!(!world.path("book.db-wal").exists(), "the book is in two files already");
-        Self { world, shim, before: fs::read(world.path("book.db")).unwrap() }
+        let before = fs::read(world.path("book.db")).unwrap();
+        Self { world, shim, recorded: AtomicU32::new(0), before }
     }
 
     /// Starts `settled run` on the recorded disk and waits until it is ready.
@@ -77,12 +79,13 @@ impl<'w> Recorder<'w> {
     /// `settled run` on the recorded disk; what it says goes to a file.
     pub(crate) fn command(&self, failing: Option<Failing>) -> tokio::process::Command {
         let said = File::create(self.said_path()).unwrap();
+        let number = self.recorded.fetch_add(1, Ordering::Relaxed);
         let mut command = binary(&self.world.config_file());
         command
             .arg("run")
             .env("LD_PRELOAD", &self.shim)
             .env("DISK_SHIM_BOOK", fs::canonicalize(self.world.path("book.db")).unwrap())
-            .env("DISK_SHIM_LOG", self.log_path())
+            .env("DISK_SHIM_LOG", self.log_path(number))
             .stdout(said.try_clone().unwrap())
             .stderr(said);
         if let Some(failing) = failing {
@@ -105,16 +108,24 @@ impl<'w> Recorder<'w> {
         fs::read_to_string(self.said_path()).unwrap()
     }
 
+    /// Whether a call was made to fail.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.world.path("disk.trigger.met").exists()
+    }
+
+    /// What happened, from the first process to the last.
     pub(crate) fn events(&self) -> Vec<Event> {
-        events(&fs::read(self.log_path()).unwrap())
+        (0..self.recorded.load(Ordering::Relaxed))
+            .flat_map(|number| events(&fs::read(self.log_path(number)).unwrap()))
+            .collect()
     }
 
     fn said_path(&self) -> PathBuf {
         self.world.path("said.log")
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.world.path("disk.record")
+    fn log_path(&self, number: u32) -> PathBuf {
+        self.world.path(&format!("disk.record.{number}"))
     }
 
     fn trigger_path(&self) -> PathBuf {
@@ -140,7 +151,7 @@ fn build_shim(shim: &Path) {
     );
 }
 
-/// Reads a record; see `enum kind` in the shim.
+/// Reads a record; see `enum kind` in the shim. The end of a process may cut off its last event.
 fn events(mut record: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
     // Where the bytes are whose leaving has not been reported on yet.
@@ -150,7 +161,7 @@ fn events(mut record: &[u8]) -> Vec<Event> {
         let fd = i32::from_le_bytes(header[4..8].try_into().unwrap());
         let number = u64::from_le_bytes(header[8..16].try_into().unwrap()) as usize;
         let length = u64::from_le_bytes(header[16..24].try_into().unwrap()) as usize;
-        let (bytes, rest) = rest.split_at(length);
+        let Some((bytes, rest)) = rest.split_at_checked(length) else { break };
         let bytes = bytes.to_vec();
         record = rest;
         events.push(match kind {
@@ -175,11 +186,9 @@ fn events(mut record: &[u8]) -> Vec<Event> {
                 continue;
             }
             b'R' => Event::Arrived(fd, bytes),
-            b'F' => Event::Fault,
             other => panic!("the record has an event of kind {other}"),
         });
     }
-    assert!(record.is_empty(), "the record ends within an event");
     events
 }
 
