@@ -17,6 +17,7 @@ mod broker_faults;
 mod client_s_life;
 mod configuration;
 mod crash_points;
+mod disk;
 mod fairness;
 mod no_job_lost;
 mod one_decision;

@@ -4,7 +4,10 @@
 pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod node;
+pub(crate) mod power;
 pub(crate) mod proxy;
+pub(crate) mod recording;
+pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::{future::Future, time::Duration};

@@ -11,6 +11,12 @@ use super::{
 };
 use crate::domain::time::TimestampMs;
 
+/// Pages of the log that are not in the database, after which they are copied there.
+const LOG_PAGES_MAX: i64 = 1_000;
+
+/// Batches after which the log's length is looked at: looking costs a little, and a batch is not long.
+const BATCHES_BETWEEN_LOOKS: u32 = 8;
+
 /// A batch whose transaction is open.
 pub struct Batch<'c> {
     transaction: sqlx::Transaction<'c, sqlx::Sqlite>,
@@ -29,10 +35,36 @@ impl WriteConnection {
         counters: Counters,
         needs: &Needs,
     ) -> Result<Batch<'_>, StoreError> {
+        self.batches = self.batches.wrapping_add(1);
+        if self.batches.is_multiple_of(BATCHES_BETWEEN_LOOKS) {
+            self.keep_log_short().await?;
+        }
         let mut transaction =
             self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing("beginning a batch")?;
         let work = load(&mut transaction, now, counters, needs).await?;
         Ok(Batch { transaction, work })
+    }
+
+    /// Copies the write-ahead log into the database once it is long.
+    ///
+    /// SQLite would do that by itself after a commit, but it tells nobody when the disk fails then: the
+    /// log would grow until the disk is full, and the daemon would go on after a failed sync.
+    async fn keep_log_short(&mut self) -> Result<(), StoreError> {
+        let (in_log, copied) = self.checkpoint("PRAGMA wal_checkpoint(NOOP)").await?;
+        if in_log.saturating_sub(copied) >= LOG_PAGES_MAX {
+            // What a reader still needs is left to the next time; nobody waits for anybody.
+            self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)").await?;
+        }
+        Ok(())
+    }
+
+    /// Pages in the log, and those of them that are in the database.
+    async fn checkpoint(&mut self, pragma: &'static str) -> Result<(i64, i64), StoreError> {
+        let (_others_busy, in_log, copied): (i64, i64, i64) = sqlx::query_as(pragma)
+            .fetch_one(&mut self.connection)
+            .await
+            .while_doing("copying the log into the database")?;
+        Ok((in_log, copied))
     }
 
     /// The number of a public key, which is noted if it is new.
@@ -101,10 +133,9 @@ impl WriteConnection {
     /// # Errors
     /// [`StoreError`].
     pub async fn close(mut self) -> Result<(), StoreError> {
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut self.connection)
-            .await
-            .while_doing("copying the log into the book")?;
+        // SQLite copies the log when the last connection closes, which ours need not be, and would not
+        // say that it failed.
+        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").await?;
         self.connection.close().await.while_doing("closing the book")
     }
 }

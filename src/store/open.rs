@@ -1,16 +1,22 @@
 //! Opening the book: settings that durability depends on, and the checks that they hold.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions, Connection as _, Row as _, SqliteConnection, SqlitePool,
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use uuid::Uuid;
 
 use super::{
-    error::{StoreError, While as _},
+    error::{StoreError, While as _, classify},
     work::Counters,
 };
 use crate::domain::time::TimestampMs;
@@ -29,16 +35,18 @@ const READERS_MAX: u32 = 4;
 /// Longest wait for a free read connection.
 const READER_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Pages in the WAL after which a commit copies them into the database.
-const WAL_AUTOCHECKPOINT_PAGES: u32 = 1_000;
-
 /// Size to which a reset WAL file is cut, in bytes.
 const WAL_BYTES_KEPT: u32 = 64 * 1_024 * 1_024;
+
+/// Bytes of the log that are written again at a time.
+const LOG_PIECE_BYTES: usize = 1_024 * 1_024;
 
 /// The one connection that changes the book. It lives in the writer.
 #[derive(Debug)]
 pub struct WriteConnection {
     pub(super) connection: SqliteConnection,
+    /// Batches that were begun, so that the log's length is looked at now and then.
+    pub(super) batches: u32,
 }
 
 /// Connections that only read.
@@ -83,11 +91,15 @@ fn options(path: &Path) -> SqliteConnectOptions {
 /// [`StoreError`] when the file cannot be used or the settings do not hold.
 pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, StoreError> {
     let doing = "opening the book";
+    write_log_again(path)
+        .map_err(sqlx::Error::Io)
+        .while_doing("securing the log of the last run")?;
     let mut connection = options(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .pragma("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES.to_string())
+        // SQLite's own copying after a commit hides its errors; see `keep_log_short`.
+        .pragma("wal_autocheckpoint", "0")
         .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
         .connect()
         .await
@@ -97,15 +109,21 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
     check_setting(&mut connection, "PRAGMA synchronous", "2").await?;
     check_setting(&mut connection, "PRAGMA foreign_keys", "1").await?;
     check_setting(&mut connection, "PRAGMA recursive_triggers", "1").await?;
-    MIGRATIONS.run(&mut connection).await.map_err(|error| {
-        StoreError::Unusable(format!(
-            "{} cannot be brought up to date: {error}. It may belong to a newer version of settled",
-            path.display()
-        ))
-    })?;
+    MIGRATIONS.run(&mut connection).await.map_err(|error| not_migrated(error, path))?;
     let ledger_uuid = ledger_identity(&mut connection, now).await?;
     let counters = Counters::load(&mut connection).await?;
-    Ok(OpenedBook { writer: WriteConnection { connection }, counters, ledger_uuid })
+    Ok(OpenedBook { writer: WriteConnection { connection, batches: 0 }, counters, ledger_uuid })
+}
+
+/// Why the book could not be brought up to date. The disk may fail here too.
+fn not_migrated(error: MigrateError, path: &Path) -> StoreError {
+    if let MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) = error {
+        return classify(source, "bringing the book up to date");
+    }
+    StoreError::Unusable(format!(
+        "{} cannot be brought up to date: {error}. It may belong to a newer version of settled",
+        path.display()
+    ))
 }
 
 /// Opens read-only connections to the book at `path`.
@@ -130,6 +148,37 @@ pub async fn open_readers(path: &Path) -> Result<Readers, StoreError> {
     check_migrated(&mut connection, path).await?;
     drop(connection);
     Ok(Readers { pool })
+}
+
+/// Writes what is in the write-ahead log to it once more, and syncs it.
+///
+/// SQLite takes everything in the log that it can read for committed and durable, and writes behind it.
+/// But if the last run ended because a sync failed, the end of the log may be in the page cache only, and
+/// no later sync brings it to the disk, because the cache holds it for written. A loss of power would then
+/// take it, with everything behind it that was acknowledged. What has been written again is on the disk
+/// after the sync, or the sync fails. After an end in good order there is no log.
+fn write_log_again(database: &Path) -> io::Result<()> {
+    // SQLite follows links before it adds to the name.
+    let mut log = match fs::canonicalize(database) {
+        Ok(real) => real.into_os_string(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    log.push("-wal");
+    let log = match OpenOptions::new().read(true).write(true).open(log) {
+        Ok(log) => log,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let (mut piece, mut at) = (vec![0; LOG_PIECE_BYTES], 0_u64);
+    loop {
+        let length = log.read_at(&mut piece, at)?;
+        let Some(bytes) = piece.get(..length).filter(|bytes| !bytes.is_empty()) else {
+            return log.sync_all();
+        };
+        log.write_all_at(bytes, at)?;
+        at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+    }
 }
 
 async fn check_version(connection: &mut SqliteConnection) -> Result<(), StoreError> {

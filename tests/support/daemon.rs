@@ -116,6 +116,11 @@ impl Process {
     pub(crate) async fn start(config_file: &Path, listen: &str) -> Self {
         let mut command = binary(config_file);
         command.arg("run").stdout(Stdio::null()).stderr(Stdio::null());
+        Self::start_command(command, listen).await
+    }
+
+    /// The same with a command that was made ready.
+    pub(crate) async fn start_command(mut command: Command, listen: &str) -> Self {
         let child = command.spawn().unwrap();
         let process = Self { child, http: format!("http://{listen}") };
         eventually("the daemon's process to be ready", || async {
