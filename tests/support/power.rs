@@ -258,25 +258,16 @@ pub(crate) async fn lose(
     let share = (samples as f64 / events.len() as f64).min(1.0);
     for (number, event) in events.iter().enumerate() {
         disk.apply(event);
-        match event {
-            Event::Closed(fd) => wire.close(*fd),
-            Event::Started => wire = Wire::default(),
-            Event::Arrived(fd, bytes) => wire.arrive(*fd, bytes),
-            Event::Left(fd, bytes) => {
-                let fresh = wire.leave(*fd, bytes);
-                if fresh.is_empty() {
-                    continue;
-                }
-                promised.add(fresh, &mut losses);
-                if known.as_ref().is_none_or(|(version, _)| *version != disk.version) {
-                    let found = find(&disk.at_the_least(), folder, &mut losses, number).await;
-                    known = Some((disk.version, found));
-                }
-                if let Some((_, found)) = &known {
-                    promised.compare(found, &mut losses, number);
-                }
+        let fresh = wire.apply(event);
+        if !fresh.is_empty() {
+            promised.add(fresh, &mut losses);
+            if known.as_ref().is_none_or(|(version, _)| *version != disk.version) {
+                let found = find(&disk.at_the_least(), folder, &mut losses, number).await;
+                known = Some((disk.version, found));
             }
-            _ => {}
+            if let Some((_, found)) = &known {
+                promised.compare(found, &mut losses, number);
+            }
         }
         if disk.has_loose_ends() && chance.random_bool(share) {
             let found = find(&disk.by_chance(&mut chance), folder, &mut losses, number).await;

@@ -1,7 +1,9 @@
 //! What the daemon promised to others, read from the bytes on its connections: acknowledgements to the
 //! broker, and updates to OES.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::recording::Event;
 
 /// AMQP's numbers.
 const METHOD_FRAME: u8 = 1;
@@ -27,6 +29,18 @@ pub(crate) struct Wire {
     connections: HashMap<i32, Connection>,
 }
 
+/// The messages that were acknowledged so far.
+pub(crate) fn acknowledged(events: &[Event]) -> HashSet<Vec<u8>> {
+    let mut wire = Wire::default();
+    let promises = events.iter().flat_map(|event| wire.apply(event));
+    promises
+        .filter_map(|promise| match promise {
+            Promise::Acknowledged(message) => Some(message),
+            Promise::Sent(_) => None,
+        })
+        .collect()
+}
+
 #[derive(Default)]
 struct Connection {
     is_amqp: bool,
@@ -39,11 +53,19 @@ struct Connection {
 }
 
 impl Wire {
-    pub(crate) fn close(&mut self, fd: i32) {
-        self.connections.remove(&fd);
+    /// What is promised by an event.
+    pub(crate) fn apply(&mut self, event: &Event) -> Vec<Promise> {
+        match event {
+            Event::Started => self.connections.clear(),
+            Event::Closed(fd) => drop(self.connections.remove(fd)),
+            Event::Arrived(fd, bytes) => self.arrive(*fd, bytes),
+            Event::Left(fd, bytes) => return self.leave(*fd, bytes),
+            _ => {}
+        }
+        Vec::new()
     }
 
-    pub(crate) fn arrive(&mut self, fd: i32, bytes: &[u8]) {
+    fn arrive(&mut self, fd: i32, bytes: &[u8]) {
         let connection = self.connections.entry(fd).or_default();
         if !connection.is_amqp {
             return;
@@ -55,7 +77,7 @@ impl Wire {
     }
 
     /// What is promised by these bytes, with those that left before them.
-    pub(crate) fn leave(&mut self, fd: i32, bytes: &[u8]) -> Vec<Promise> {
+    fn leave(&mut self, fd: i32, bytes: &[u8]) -> Vec<Promise> {
         let connection = self.connections.entry(fd).or_default();
         connection.outgoing.extend_from_slice(bytes);
         if connection.outgoing.starts_with(AMQP_GREETING) {
