@@ -8,6 +8,7 @@
 //! What must never happen here: an answer before the commit; a commit under a time limit or in a
 //! `select!`; going on after the disk failed.
 
+mod act;
 mod batch;
 mod command;
 mod news;

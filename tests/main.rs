@@ -1,4 +1,17 @@
 //! The integration tests: one crate, a file per promise. Broker, database and HTTP are real.
+//!
+//! Broken on purpose, the code made these fail (`src/simulation.rs` lists more, for the rules):
+//!
+//! | what was broken | what failed |
+//! |---|---|
+//! | a delivery is acknowledged before its commit (`pipeline::receive`) | `no_job_lost` |
+//! | after a doubtful answer the job is `decided` again without a read (`pipeline::confirm`) | 13 of `unknown_outcomes` |
+//! | a decision places no hold (`pipeline::decide`) | 4 of `whole_life` |
+//! | a job that disagrees with its connection is parked for another reason (`domain::policy`) | `waiting` |
+//! | attempts that were under way at a crash are left alone (`writer`) | 2 of `shutdown` |
+//! | the log of the last run is not written again (`store::open`) | 2 of `disk` |
+//! | a socket is not shut down with its session (`broker::link`) | 2 of `broker_faults` |
+//! | a blocked publisher gives its session up (`broker::publisher`) | 1 of `broker_faults` |
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,

@@ -5,34 +5,20 @@ use uuid::Uuid;
 
 use super::{
     error::{StoreError, While as _},
-    load::account_kind,
     open::Readers,
     rows::{outcome_of, parse},
 };
-use crate::domain::{
-    amount::Balance,
-    book::{Connection, Currency},
-    decision::Outcome,
-    ids::{ConnectionId, CurrencyCode, JobSeq, OutboxSeq, RecordId},
-    job::JobType,
-    ledger::{AccountKind, AccountTotals},
-    time::TimestampMs,
-};
+use crate::domain::{decision::Outcome, ids::OutboxSeq, job::JobType, time::TimestampMs};
 
+mod book;
+mod due;
 mod jobs;
 mod timeline;
 
+pub use book::Holding;
+pub use due::ReadTarget;
 pub use jobs::{JobFilter, JobLine};
 pub use timeline::{AttemptLine, DecisionLine, JobHistory, NoteLine, OutboxLine, TransferLine};
-
-/// A record that is to be read back.
-#[derive(Clone, Copy, Debug)]
-pub struct ReadTarget {
-    /// The job.
-    pub job: JobSeq,
-    /// Its record.
-    pub record_id: RecordId,
-}
 
 /// A message that waits to be published.
 #[derive(Clone, Debug)]
@@ -98,22 +84,6 @@ pub struct ReleasedUnconfirmed {
     pub oldest_received_at_ms: Option<TimestampMs>,
 }
 
-/// What a connection holds in a currency.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Holding {
-    /// The connection.
-    pub connection_id: ConnectionId,
-    /// The currency.
-    pub currency: CurrencyCode,
-    /// What may be traded or taken back.
-    pub available: Balance,
-    /// Decided deallocations that OES has not confirmed.
-    pub held: Balance,
-    /// Decided allocations that OES has not confirmed.
-    pub incoming: Balance,
-}
-
 /// How many records were decided in one way.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -136,21 +106,6 @@ fn count(number: i64) -> u64 {
 }
 
 impl Readers {
-    /// When the next attempt of a decided job is due.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn next_attempt_due(&self) -> Result<Option<TimestampMs>, StoreError> {
-        let row = sqlx::query!(
-            r#"SELECT min(next_step_at_ms) AS "due: i64" FROM jobs
-               WHERE state = 'decided' AND final_outcome IS NULL"#
-        )
-        .fetch_one(&self.pool)
-        .await
-        .while_doing(READING)?;
-        Ok(row.due.map(TimestampMs::from_millis))
-    }
-
     /// The identity of the ledger and its last attempt, as its mark should have them.
     ///
     /// # Errors
@@ -166,105 +121,6 @@ impl Readers {
         .await
         .while_doing(READING)?;
         Ok((parse("ledger", &row.ledger_uuid)?, row.attempt))
-    }
-
-    /// How many attempts are due, counted up to `most`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn due_attempts_count(
-        &self,
-        now: TimestampMs,
-        most: usize,
-    ) -> Result<usize, StoreError> {
-        let (now_ms, limit) = (now.as_millis(), i64::try_from(most).unwrap_or(i64::MAX));
-        let due = sqlx::query_scalar!(
-            r#"SELECT count(*) AS "due!: i64" FROM (
-                SELECT 1 FROM jobs WHERE state = 'decided' AND final_outcome IS NULL
-                  AND next_step_at_ms <= ?1 LIMIT ?2)"#,
-            now_ms,
-            limit
-        )
-        .fetch_one(&self.pool)
-        .await
-        .while_doing(READING)?;
-        Ok(usize::try_from(due).unwrap_or(most))
-    }
-
-    /// When the next job can be decided; now, if a job's connection has become known.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn next_decision_due(
-        &self,
-        now: TimestampMs,
-    ) -> Result<Option<TimestampMs>, StoreError> {
-        let row = sqlx::query!(
-            r#"SELECT
-                (SELECT min(next_step_at_ms) FROM jobs
-                 WHERE state = 'received' AND final_outcome IS NULL
-                   AND (verified_at_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM restores)))
-                    AS "due: i64",
-                EXISTS (SELECT 1 FROM jobs JOIN connections USING (connection_id)
-                        WHERE state = 'received' AND final_outcome IS NULL
-                          AND (verified_at_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM restores)))
-                    AS "known!: bool""#
-        )
-        .fetch_one(&self.pool)
-        .await
-        .while_doing(READING)?;
-        Ok(if row.known { Some(now) } else { row.due.map(TimestampMs::from_millis) })
-    }
-
-    /// When the next record is due to be read back.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn next_read_due(&self) -> Result<Option<TimestampMs>, StoreError> {
-        let row = sqlx::query!(
-            r#"SELECT min(next_step_at_ms) AS "due: i64" FROM jobs
-               WHERE final_outcome IS NULL AND next_step_at_ms IS NOT NULL
-                 AND (state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')
-                   OR (state = 'received' AND verified_at_ms IS NULL
-                       AND EXISTS (SELECT 1 FROM restores)))"#
-        )
-        .fetch_one(&self.pool)
-        .await
-        .while_doing(READING)?;
-        Ok(row.due.map(TimestampMs::from_millis))
-    }
-
-    /// Records whose read is due; those whose outcome is unknown come first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn due_reads(
-        &self,
-        now: TimestampMs,
-        limit: usize,
-    ) -> Result<Vec<ReadTarget>, StoreError> {
-        let (now_ms, limit) = (now.as_millis(), i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows = sqlx::query!(
-            r#"SELECT job_seq AS "job_seq!", record_id FROM jobs
-               WHERE final_outcome IS NULL AND next_step_at_ms <= ?1
-                 AND (state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')
-                   OR (state = 'received' AND verified_at_ms IS NULL
-                       AND EXISTS (SELECT 1 FROM restores)))
-               ORDER BY state <> 'unknown', next_step_at_ms, job_seq LIMIT ?2"#,
-            now_ms,
-            limit
-        )
-        .fetch_all(&self.pool)
-        .await
-        .while_doing(READING)?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(ReadTarget {
-                    job: JobSeq::from(row.job_seq),
-                    record_id: parse("jobs", &row.record_id)?,
-                })
-            })
-            .collect()
     }
 
     /// Messages of the outbox after `after` that the broker has not confirmed.
@@ -431,100 +287,6 @@ impl Readers {
             jobs: count(row.jobs),
             oldest_received_at_ms: row.oldest.map(TimestampMs::from_millis),
         })
-    }
-
-    /// Every connection in the book.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn connections(&self) -> Result<Vec<Connection>, StoreError> {
-        let rows = sqlx::query!(
-            r#"SELECT connection_id, client_id, partners_client_id, partners_connection_id,
-                active AS "active: bool" FROM connections ORDER BY connection_id"#
-        )
-        .fetch_all(&self.pool)
-        .await
-        .while_doing(READING)?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Connection {
-                    connection_id: parse("connections", &row.connection_id)?,
-                    client_id: parse("connections", &row.client_id)?,
-                    partners_client_id: parse("connections", &row.partners_client_id)?,
-                    partners_connection_id: parse("connections", &row.partners_connection_id)?,
-                    active: row.active,
-                })
-            })
-            .collect()
-    }
-
-    /// Every currency in the book.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn currencies(&self) -> Result<Vec<Currency>, StoreError> {
-        let rows = sqlx::query!(
-            r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max
-               FROM currencies ORDER BY currency"#
-        )
-        .fetch_all(&self.pool)
-        .await
-        .while_doing(READING)?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Currency {
-                    currency: parse("currencies", &row.currency)?,
-                    enabled: row.enabled,
-                    quantity_min: parse("currencies", &row.quantity_min)?,
-                    quantity_max: parse("currencies", &row.quantity_max)?,
-                })
-            })
-            .collect()
-    }
-
-    /// What each connection holds in each currency.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn holdings(&self) -> Result<Vec<Holding>, StoreError> {
-        let rows = sqlx::query!(
-            "SELECT connection_id, currency, kind, debits, credits FROM accounts
-             ORDER BY connection_id, currency, kind"
-        )
-        .fetch_all(&self.pool)
-        .await
-        .while_doing(READING)?;
-        let mut holdings: Vec<Holding> = Vec::new();
-        for row in rows {
-            let connection_id: ConnectionId = parse("accounts", &row.connection_id)?;
-            let currency: CurrencyCode = parse("accounts", &row.currency)?;
-            let totals = AccountTotals {
-                debits: parse("accounts", &row.debits)?,
-                credits: parse("accounts", &row.credits)?,
-            };
-            let same = |holding: &&mut Holding| {
-                holding.connection_id == connection_id && holding.currency == currency
-            };
-            if holdings.last_mut().is_none_or(|last| !same(&last)) {
-                holdings.push(Holding {
-                    connection_id,
-                    currency: currency.clone(),
-                    available: Balance::ZERO,
-                    held: Balance::ZERO,
-                    incoming: Balance::ZERO,
-                });
-            }
-            let Some(holding) = holdings.last_mut() else {
-                continue;
-            };
-            match account_kind(&row.kind)? {
-                AccountKind::Available => holding.available = totals.balance(),
-                AccountKind::Held => holding.held = totals.balance(),
-                AccountKind::Incoming => holding.incoming = totals.balance(),
-                AccountKind::Oes | AccountKind::Exchange => {}
-            }
-        }
-        Ok(holdings)
     }
 }
 

@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
-
 use super::{
     Recording, Writer,
+    act::Act,
     command::{Command, Done},
     news,
 };
@@ -16,22 +15,14 @@ use crate::{
     crash,
     domain::{
         ids::JobSeq,
-        news::News,
         reply::Verdict,
-        state::{Doubt, Event, ParkReason, State},
+        state::{Doubt, ParkReason},
     },
-    pipeline::{
-        budget::{Budget, SendPermit},
-        confirm, decide,
-        record::{Recorded, record},
-        resolve,
-        send::Permitted,
-        send_on, sign,
-    },
+    pipeline::{record::Recorded, resolve, send::Permitted},
     store::{
         StoreError,
         mark::Marked,
-        work::{Counters, JobEventKind, Needs, Work, WorkError},
+        work::{Counters, Needs, WorkError},
     },
 };
 
@@ -399,149 +390,4 @@ impl Writer {
     ) -> Result<(), WriterError> {
         Box::pin(self.execute(vec![Command::Park { job, reason, why }])).await
     }
-}
-
-/// The steps at work on one batch.
-struct Act<'a> {
-    work: &'a mut Work,
-    signing: Option<&'a super::Signing>,
-    budget: Option<&'a Budget>,
-    limits: &'a crate::domain::schedule::RetryLimits,
-    connection_grace: Duration,
-    first_attempts_wait: bool,
-    /// Due attempts that commands of this batch have taken.
-    due_taken: usize,
-    /// Whether a job of this batch was left to wait for its first attempt.
-    deferred: bool,
-}
-
-impl Act<'_> {
-    fn carry_out(&mut self, command: &mut Command) -> Result<Done, WorkError> {
-        match command {
-            Command::Record { intake, record_only, .. } => {
-                let recorded = record(self.work, intake);
-                let send = match recorded {
-                    Recorded::New(seq) if !*record_only => self.decide_and_prepare(seq)?,
-                    Recorded::New(_) | Recorded::Repeated(_) | Recorded::Contradicts(_) => None,
-                };
-                Ok(Done::Recorded { recorded, send: send.map(Box::new) })
-            }
-            Command::Quarantine { message, .. } => {
-                self.work.quarantine(message.as_ref().clone());
-                Ok(Done::Nothing)
-            }
-            Command::DecideDue { limit, .. } => {
-                let due: Vec<JobSeq> =
-                    self.work.due_decisions().iter().take(*limit).copied().collect();
-                let mut sends = Vec::new();
-                for seq in due {
-                    if decide::is_undecided(self.work, seq)? {
-                        sends.extend(self.decide_and_prepare(seq)?);
-                    }
-                }
-                Ok(Done::Sends(sends))
-            }
-            Command::Prepare { permits, .. } => self.prepare_due(permits),
-            Command::Finish { reply, .. } => {
-                confirm::settle(self.work, reply, self.limits)?;
-                Ok(Done::Nothing)
-            }
-            Command::SettleReads { results, .. } => {
-                let suspicion = self.budget.map(Budget::suspicion).unwrap_or_default();
-                for (job, result) in results {
-                    resolve::settle(self.work, *job, result, self.limits, suspicion)?;
-                }
-                Ok(Done::Nothing)
-            }
-            Command::Published { messages } => {
-                self.work.published(messages.iter().copied());
-                Ok(Done::Nothing)
-            }
-            Command::ApplyBook { events, source, .. } => {
-                let outcomes = events
-                    .iter()
-                    .map(|event| self.work.apply_book_event(event, source))
-                    .collect::<Result<_, _>>()?;
-                Ok(Done::Book(outcomes))
-            }
-            Command::Park { job, reason, why } => {
-                park(self.work, *job, *reason, why, self.limits)?;
-                Ok(Done::Nothing)
-            }
-            Command::SendOn { record, by, .. } => {
-                Ok(Done::SentOn(send_on::send_on(self.work, *record, by)?))
-            }
-            Command::StopPreparing { .. } => Ok(Done::Nothing),
-        }
-    }
-
-    /// Decides a job and, if it may be sent at once, prepares its attempt: one transaction from the
-    /// message to the bytes that leave.
-    fn decide_and_prepare(&mut self, seq: JobSeq) -> Result<Option<Permitted>, WorkError> {
-        // Without a key nothing is decided: a decision is made to be signed.
-        let Some(signing) = self.signing else {
-            return Ok(None);
-        };
-        match decide::decide(self.work, seq, self.connection_grace)? {
-            decide::Decided::Decided => {}
-            decide::Decided::Waits | decide::Decided::Parked(_) => return Ok(None),
-        }
-        let permit = if self.first_attempts_wait { None } else { signing.budget.try_send_permit() };
-        let Some(permit) = permit else {
-            (self.first_attempts_wait, self.deferred) = (true, true);
-            return Ok(None);
-        };
-        let attempt = sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?;
-        Ok(Some((attempt, permit)))
-    }
-
-    fn prepare_due(&mut self, permits: &[SendPermit]) -> Result<Done, WorkError> {
-        let Some(signing) = self.signing else {
-            return Ok(Done::Prepared(Vec::new()));
-        };
-        let due: Vec<JobSeq> = self
-            .work
-            .due_attempts()
-            .iter()
-            .skip(self.due_taken)
-            .take(permits.len())
-            .copied()
-            .collect();
-        self.due_taken = self.due_taken.saturating_add(due.len());
-        let all_taken = due.len() < permits.len() || !self.work.first_attempts_left();
-        if all_taken && !self.deferred {
-            self.first_attempts_wait = false;
-        }
-        let mut prepared = Vec::with_capacity(due.len());
-        for seq in due {
-            if self.work.job(seq)?.state == State::Decided {
-                prepared.push(sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?);
-            }
-        }
-        Ok(Done::Prepared(prepared))
-    }
-}
-
-fn park(
-    work: &mut Work,
-    job: JobSeq,
-    reason: ParkReason,
-    why: &str,
-    limits: &crate::domain::schedule::RetryLimits,
-) -> Result<(), WorkError> {
-    let next = (!reason.is_undecided()).then(|| work.now().after(limits.slow_read_every));
-    match work.job(job)?.state {
-        // An operator looks already; a final job needs none.
-        State::Parked(_) | State::Conflict(_) => work.job_mut(job)?.next_step_at = next,
-        State::Confirmed | State::Overruled => return Ok(()),
-        State::Received
-        | State::Decided
-        | State::Sending
-        | State::Unknown(_)
-        | State::AwaitingApproval => work.advance(job, Event::Park(reason), next)?,
-    }
-    work.note(job, JobEventKind::Parked, &json!({"reason": reason.as_str(), "why": why}));
-    let record = work.job(job)?.terms.record_id;
-    work.tell(News::Parked { record, reason, why: Some(why.to_owned()) });
-    Ok(())
 }

@@ -1,0 +1,172 @@
+//! The steps at work on one batch: what each command does to the rows in memory.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{
+    Signing,
+    command::{Command, Done},
+};
+use crate::{
+    domain::{
+        ids::JobSeq,
+        news::News,
+        schedule::RetryLimits,
+        state::{Event, ParkReason, State},
+    },
+    pipeline::{
+        budget::{Budget, SendPermit},
+        confirm, decide,
+        record::{Recorded, record},
+        resolve,
+        send::Permitted,
+        send_on, sign,
+    },
+    store::work::{JobEventKind, Work, WorkError},
+};
+
+/// The steps at work on one batch.
+pub(super) struct Act<'a> {
+    pub(super) work: &'a mut Work,
+    pub(super) signing: Option<&'a Signing>,
+    pub(super) budget: Option<&'a Budget>,
+    pub(super) limits: &'a RetryLimits,
+    pub(super) connection_grace: Duration,
+    pub(super) first_attempts_wait: bool,
+    /// Due attempts that commands of this batch have taken.
+    pub(super) due_taken: usize,
+    /// Whether a job of this batch was left to wait for its first attempt.
+    pub(super) deferred: bool,
+}
+
+impl Act<'_> {
+    pub(super) fn carry_out(&mut self, command: &mut Command) -> Result<Done, WorkError> {
+        match command {
+            Command::Record { intake, record_only, .. } => {
+                let recorded = record(self.work, intake);
+                let send = match recorded {
+                    Recorded::New(seq) if !*record_only => self.decide_and_prepare(seq)?,
+                    Recorded::New(_) | Recorded::Repeated(_) | Recorded::Contradicts(_) => None,
+                };
+                Ok(Done::Recorded { recorded, send: send.map(Box::new) })
+            }
+            Command::Quarantine { message, .. } => {
+                self.work.quarantine(message.as_ref().clone());
+                Ok(Done::Nothing)
+            }
+            Command::DecideDue { limit, .. } => {
+                let due: Vec<JobSeq> =
+                    self.work.due_decisions().iter().take(*limit).copied().collect();
+                let mut sends = Vec::new();
+                for seq in due {
+                    if decide::is_undecided(self.work, seq)? {
+                        sends.extend(self.decide_and_prepare(seq)?);
+                    }
+                }
+                Ok(Done::Sends(sends))
+            }
+            Command::Prepare { permits, .. } => self.prepare_due(permits),
+            Command::Finish { reply, .. } => {
+                confirm::settle(self.work, reply, self.limits)?;
+                Ok(Done::Nothing)
+            }
+            Command::SettleReads { results, .. } => {
+                let suspicion = self.budget.map(Budget::suspicion).unwrap_or_default();
+                for (job, result) in results {
+                    resolve::settle(self.work, *job, result, self.limits, suspicion)?;
+                }
+                Ok(Done::Nothing)
+            }
+            Command::Published { messages } => {
+                self.work.published(messages.iter().copied());
+                Ok(Done::Nothing)
+            }
+            Command::ApplyBook { events, source, .. } => {
+                let outcomes = events
+                    .iter()
+                    .map(|event| self.work.apply_book_event(event, source))
+                    .collect::<Result<_, _>>()?;
+                Ok(Done::Book(outcomes))
+            }
+            Command::Park { job, reason, why } => {
+                park(self.work, *job, *reason, why, self.limits)?;
+                Ok(Done::Nothing)
+            }
+            Command::SendOn { record, by, .. } => {
+                Ok(Done::SentOn(send_on::send_on(self.work, *record, by)?))
+            }
+            Command::StopPreparing { .. } => Ok(Done::Nothing),
+        }
+    }
+
+    /// Decides a job and, if it may be sent at once, prepares its attempt: one transaction from the
+    /// message to the bytes that leave.
+    fn decide_and_prepare(&mut self, seq: JobSeq) -> Result<Option<Permitted>, WorkError> {
+        // Without a key nothing is decided: a decision is made to be signed.
+        let Some(signing) = self.signing else {
+            return Ok(None);
+        };
+        match decide::decide(self.work, seq, self.connection_grace)? {
+            decide::Decided::Decided => {}
+            decide::Decided::Waits | decide::Decided::Parked(_) => return Ok(None),
+        }
+        let permit = if self.first_attempts_wait { None } else { signing.budget.try_send_permit() };
+        let Some(permit) = permit else {
+            (self.first_attempts_wait, self.deferred) = (true, true);
+            return Ok(None);
+        };
+        let attempt = sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?;
+        Ok(Some((attempt, permit)))
+    }
+
+    fn prepare_due(&mut self, permits: &[SendPermit]) -> Result<Done, WorkError> {
+        let Some(signing) = self.signing else {
+            return Ok(Done::Prepared(Vec::new()));
+        };
+        let due: Vec<JobSeq> = self
+            .work
+            .due_attempts()
+            .iter()
+            .skip(self.due_taken)
+            .take(permits.len())
+            .copied()
+            .collect();
+        self.due_taken = self.due_taken.saturating_add(due.len());
+        let all_taken = due.len() < permits.len() || !self.work.first_attempts_left();
+        if all_taken && !self.deferred {
+            self.first_attempts_wait = false;
+        }
+        let mut prepared = Vec::with_capacity(due.len());
+        for seq in due {
+            if self.work.job(seq)?.state == State::Decided {
+                prepared.push(sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?);
+            }
+        }
+        Ok(Done::Prepared(prepared))
+    }
+}
+
+fn park(
+    work: &mut Work,
+    job: JobSeq,
+    reason: ParkReason,
+    why: &str,
+    limits: &RetryLimits,
+) -> Result<(), WorkError> {
+    let next = (!reason.is_undecided()).then(|| work.now().after(limits.slow_read_every));
+    match work.job(job)?.state {
+        // An operator looks already; a final job needs none.
+        State::Parked(_) | State::Conflict(_) => work.job_mut(job)?.next_step_at = next,
+        State::Confirmed | State::Overruled => return Ok(()),
+        State::Received
+        | State::Decided
+        | State::Sending
+        | State::Unknown(_)
+        | State::AwaitingApproval => work.advance(job, Event::Park(reason), next)?,
+    }
+    work.note(job, JobEventKind::Parked, &json!({"reason": reason.as_str(), "why": why}));
+    let record = work.job(job)?.terms.record_id;
+    work.tell(News::Parked { record, reason, why: Some(why.to_owned()) });
+    Ok(())
+}
