@@ -27,6 +27,7 @@
 mod architecture;
 mod bad_messages;
 mod broker_faults;
+mod chaos;
 mod client_s_life;
 mod configuration;
 mod crash_points;
