@@ -26,8 +26,6 @@ async fn a_signal_lets_what_is_in_flight_finish_and_exits_with_zero() {
         process.signal(signal);
         let status = process.child.wait().await.unwrap();
         assert!(status.success(), "{status}");
-        let log = std::fs::metadata(world.path("book.db-wal")).map_or(0, |file| file.len());
-        assert_eq!(log, 0, "the log was not copied into the database");
         // The answer was waited for, and what it means is committed and announced.
         let history = world.history(record.id).await.unwrap();
         assert_eq!(history.job.state.to_string(), "confirmed");
