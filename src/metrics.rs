@@ -1,6 +1,8 @@
 //! What is counted while it happens. Gauges that can be read from the book are read at each scrape
 //! (`web`), so that they are never out of step with it.
 
+mod compare;
+
 use std::{
     sync::{Mutex, PoisonError, atomic::AtomicI64},
     time::Duration,
@@ -18,14 +20,18 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::domain::{
-    decision::Outcome,
-    job::JobType,
-    message::RefusalCode,
-    reply::Verdict,
-    state::{Doubt, State},
-    time::TimestampMs,
+use crate::{
+    domain::{
+        decision::Outcome,
+        job::JobType,
+        message::RefusalCode,
+        reply::Verdict,
+        state::{Doubt, State},
+        time::TimestampMs,
+    },
+    store::runs::PastRuns,
 };
+use compare::Comparisons;
 
 /// Prefix of every metric.
 const PREFIX: &str = "settled";
@@ -91,6 +97,8 @@ pub struct Snapshot {
     pub publisher_blocked: bool,
     /// How long the writer has been at its batch.
     pub batch_age: Duration,
+    /// What the last comparison with OES has found.
+    pub comparisons: PastRuns,
 }
 
 /// All metrics.
@@ -117,6 +125,7 @@ pub struct Metrics {
     sender_stopped: Family<CauseLabels, Gauge<i64, AtomicI64>>,
     batch_age: Gauge<f64, std::sync::atomic::AtomicU64>,
     overdrawn: Counter,
+    comparisons: Comparisons,
 }
 
 /// Reasons for which the sender can be stopped, for the gauge that has a line for each.
@@ -160,6 +169,7 @@ impl Metrics {
             sender_stopped: Family::default(),
             batch_age: Gauge::default(),
             overdrawn: Counter::default(),
+            comparisons: Comparisons::default(),
         };
         metrics.register();
         metrics.touch_known_labels();
@@ -170,6 +180,7 @@ impl Metrics {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         self.register_counts(&mut registry);
         self.register_gauges(&mut registry);
+        self.comparisons.register(&mut registry);
     }
 
     fn register_counts(&self, registry: &mut Registry) {
@@ -330,6 +341,7 @@ impl Metrics {
         }
         self.publisher_blocked.set(i64::from(snapshot.publisher_blocked));
         self.batch_age.set(snapshot.batch_age.as_secs_f64());
+        self.comparisons.show(&snapshot.comparisons);
         for cause in STOP_CAUSES {
             let stopped = snapshot.sender_stopped == Some(cause);
             self.sender_stopped.get_or_create(&CauseLabels { cause }).set(i64::from(stopped));

@@ -42,6 +42,7 @@ use crate::{
     signer::SigningKey,
     store::{
         Mark, OpenedBook, StoreError,
+        runs::FinishedRun,
         work::{BadMessage, BookEventOutcome, Counters},
     },
 };
@@ -169,6 +170,14 @@ impl WriterHandle {
     /// [`WriterGone`].
     pub async fn send_on(&self, record: RecordId, by: Operator) -> Result<SentOn, WriterGone> {
         self.ask(|answer| Command::SendOn { record, by, answer }).await
+    }
+
+    /// Writes a comparison with OES down.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn note_run(&self, run: FinishedRun) -> Result<Result<(), String>, WriterGone> {
+        self.ask(|answer| Command::NoteRun { run: Box::new(run), answer }).await
     }
 
     /// Prepares nothing any more, so that the sender can come to its end.

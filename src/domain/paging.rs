@@ -99,7 +99,9 @@ mod tests {
             match paging.took(&ids)? {
                 None => return Ok((found, asked)),
                 Some(fresh) => {
-                    found.extend(ids.into_iter().zip(fresh).filter(|(_, new)| *new).map(|(id, _)| id));
+                    found.extend(
+                        ids.into_iter().zip(fresh).filter(|(_, new)| *new).map(|(id, _)| id),
+                    );
                 }
             }
             assert!(asked <= list.len() + 2);

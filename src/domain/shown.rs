@@ -152,8 +152,7 @@ mod tests {
     #[test]
     fn only_whole_base_units_are_an_amount() {
         for quantity in ["1.5", "", "-1", "01", "0", "1e3", " 1"] {
-            let shown =
-                ShownAmount { currency: "BTC".to_owned(), quantity: quantity.to_owned() };
+            let shown = ShownAmount { currency: "BTC".to_owned(), quantity: quantity.to_owned() };
             assert!(shown.in_base_units().is_err(), "{quantity:?}");
         }
     }

@@ -67,6 +67,23 @@ impl SyncKind {
         Self::UnsupportedCurrency,
     ];
 
+    /// Whether a sync brings the book in step; the others are only shown.
+    #[must_use]
+    pub const fn is_applied(self) -> bool {
+        match self {
+            Self::NewConnection
+            | Self::ChangedConnection
+            | Self::Deactivated
+            | Self::GoneConnection
+            | Self::Reactivated
+            | Self::Activated
+            | Self::NewCurrency => true,
+            Self::SuspendedHere | Self::NotReady | Self::Unreadable | Self::UnsupportedCurrency => {
+                false
+            }
+        }
+    }
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -172,9 +189,11 @@ pub fn differences(view: &SyncView<'_>) -> Vec<SyncLine> {
         })
     }));
     lines.sort_by(|one, other| (one.kind, &one.about).cmp(&(other.kind, &other.about)));
-    lines.extend(view.supported.into_iter().flat_map(|supported| {
-        compare_currencies(supported, view.currencies)
-    }));
+    lines.extend(
+        view.supported
+            .into_iter()
+            .flat_map(|supported| compare_currencies(supported, view.currencies)),
+    );
     lines
 }
 

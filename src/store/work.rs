@@ -19,6 +19,7 @@ pub use changes::{
     OutcomeMessage, Owner,
 };
 
+use super::runs::FinishedRun;
 use crate::domain::{
     amount::{AmountError, Balance},
     book::{Adjustment, BookEvent, BookFact, Connection, Currency, body_hash},
@@ -397,6 +398,11 @@ impl Work {
     /// Notes that the broker has confirmed messages of the outbox.
     pub fn published(&mut self, messages: impl IntoIterator<Item = OutboxSeq>) {
         self.changes.published.extend(messages);
+    }
+
+    /// Writes a comparison with OES down.
+    pub fn note_run(&mut self, run: FinishedRun) {
+        self.changes.runs.push(run);
     }
 
     /// Takes a fact of the exchange into the book, at most once.

@@ -96,6 +96,10 @@ impl Act<'_> {
             Command::SendOn { record, by, .. } => {
                 Ok(Done::SentOn(send_on::send_on(self.work, *record, by)?))
             }
+            Command::NoteRun { run, .. } => {
+                self.work.note_run(run.as_ref().clone());
+                Ok(Done::Nothing)
+            }
             Command::StopPreparing { .. } => Ok(Done::Nothing),
         }
     }

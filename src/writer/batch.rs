@@ -246,6 +246,9 @@ impl Writer {
                 self.wake.resolve.notify_one();
                 let _waiting = answer.send(sent_on);
             }
+            (Command::NoteRun { answer, .. }, _) => {
+                let _waiting = answer.send(Ok(()));
+            }
             (Command::StopPreparing { answer }, _) => {
                 // With the sender's channel gone, the sender comes to its end.
                 self.signing = None;
@@ -303,6 +306,10 @@ impl Writer {
                 Ok(())
             }
             Command::ApplyBook { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            Command::NoteRun { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }

@@ -18,6 +18,7 @@ use crate::{
         send_on::{Operator, SentOn},
         sign::PreparedAttempt,
     },
+    store::runs::FinishedRun,
     store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
 };
 
@@ -51,6 +52,8 @@ pub(super) enum Command {
     },
     /// A parked job that an operator lets go on.
     SendOn { record: RecordId, by: Operator, answer: oneshot::Sender<SentOn> },
+    /// A comparison with OES that has ended.
+    NoteRun { run: Box<FinishedRun>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
@@ -92,6 +95,7 @@ impl Command {
             Self::Published { .. } => "published",
             Self::ApplyBook { .. } => "apply_book",
             Self::SendOn { .. } => "send_on",
+            Self::NoteRun { .. } => "note_run",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
         }
@@ -108,6 +112,7 @@ impl Command {
             Self::Published { .. } => "after_commit_of_published",
             Self::ApplyBook { .. }
             | Self::SendOn { .. }
+            | Self::NoteRun { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
         }
@@ -151,7 +156,7 @@ impl Command {
                     add_book_needs(event, needs);
                 }
             }
-            Self::Published { .. } | Self::StopPreparing { .. } => {}
+            Self::Published { .. } | Self::NoteRun { .. } | Self::StopPreparing { .. } => {}
         }
     }
 }

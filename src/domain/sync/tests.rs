@@ -42,8 +42,10 @@ struct Case {
 
 impl Case {
     fn new(shown: Vec<ShownConnection>, book: Vec<BookConnection>) -> Self {
-        let shown =
-            shown.into_iter().map(|item| Listed { id: item.id.as_uuid(), item: Ok(item) }).collect();
+        let shown = shown
+            .into_iter()
+            .map(|item| Listed { id: item.id.as_uuid(), item: Ok(item) })
+            .collect();
         Self {
             shown,
             gone: BTreeSet::new(),
@@ -208,6 +210,9 @@ proptest! {
             }
         }
         let before = case.book.clone();
+        for line in case.lines() {
+            prop_assert_eq!(line.fact.is_some(), line.kind.is_applied());
+        }
         case.applied();
         prop_assert!(case.lines().iter().all(|line| line.fact.is_none()));
         for known in &case.book {
