@@ -27,7 +27,7 @@ const HOLDER: &str = "settled reconcile";
 /// Each job that was taken in between two times, and every open one, is compared with OES's record:
 /// type, amount, connection, status. What each connection has, available and held together, is compared
 /// with OES's balances; what is on its way explains a difference. Records that OES has held as reserved
-/// for longer than reconcile.sweep_age_s and that have no job here are listed. What seems to differ is
+/// for longer than `reconcile.sweep_age_s` and that have no job here are listed. What seems to differ is
 /// looked at again before it is told. The result is kept in the book.
 ///
 /// With a daemon running on the book, the daemon asks OES, within its rate limit.

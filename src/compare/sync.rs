@@ -117,10 +117,8 @@ impl Desk {
             .filter_map(|listed| listed.item.as_ref().ok())
             .map(|connection| connection.partner_id)
             .collect();
-        let supported = match partners.is_empty() {
-            true => None,
-            false => Some(self.asker.currencies(&partners).await?),
-        };
+        let supported =
+            if partners.is_empty() { None } else { Some(self.asker.currencies(&partners).await?) };
         Ok(AtOes { connections, gone, supported })
     }
 
