@@ -12,6 +12,7 @@ pub mod error;
 mod flush;
 mod load;
 pub mod lock;
+mod log;
 pub mod mark;
 #[cfg(test)]
 pub(crate) mod memory;

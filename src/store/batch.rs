@@ -11,12 +11,6 @@ use super::{
 };
 use crate::domain::time::TimestampMs;
 
-/// Pages of the log that are not in the database, after which they are copied there.
-const LOG_PAGES_MAX: i64 = 1_000;
-
-/// Batches after which the log's length is looked at: looking costs a little, and a batch is not long.
-const BATCHES_BETWEEN_LOOKS: u32 = 8;
-
 /// A batch whose transaction is open.
 pub struct Batch<'c> {
     transaction: sqlx::Transaction<'c, sqlx::Sqlite>,
@@ -35,36 +29,11 @@ impl WriteConnection {
         counters: Counters,
         needs: &Needs,
     ) -> Result<Batch<'_>, StoreError> {
-        self.batches = self.batches.wrapping_add(1);
-        if self.batches.is_multiple_of(BATCHES_BETWEEN_LOOKS) {
-            self.keep_log_short().await?;
-        }
+        self.keep_log_short().await?;
         let mut transaction =
             self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing("beginning a batch")?;
         let work = load(&mut transaction, now, counters, needs).await?;
         Ok(Batch { transaction, work })
-    }
-
-    /// Copies the write-ahead log into the database once it is long.
-    ///
-    /// SQLite would do that by itself after a commit, but it tells nobody when the disk fails then: the
-    /// log would grow until the disk is full, and the daemon would go on after a failed sync.
-    async fn keep_log_short(&mut self) -> Result<(), StoreError> {
-        let (in_log, copied) = self.checkpoint("PRAGMA wal_checkpoint(NOOP)").await?;
-        if in_log.saturating_sub(copied) >= LOG_PAGES_MAX {
-            // What a reader still needs is left to the next time; nobody waits for anybody.
-            self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)").await?;
-        }
-        Ok(())
-    }
-
-    /// Pages in the log, and those of them that are in the database.
-    async fn checkpoint(&mut self, pragma: &'static str) -> Result<(i64, i64), StoreError> {
-        let (_others_busy, in_log, copied): (i64, i64, i64) = sqlx::query_as(pragma)
-            .fetch_one(&mut self.connection)
-            .await
-            .while_doing("copying the log into the database")?;
-        Ok((in_log, copied))
     }
 
     /// The number of a public key, which is noted if it is new.
@@ -112,6 +81,24 @@ impl WriteConnection {
         Ok(doubted)
     }
 
+    /// Brings steps forward that are due later than any delay explains: the machine's clock was ahead
+    /// when they were scheduled. Answers how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn bring_forward(&mut self, latest: TimestampMs) -> Result<u64, StoreError> {
+        let latest_ms = latest.as_millis();
+        let brought = sqlx::query!(
+            "UPDATE jobs SET next_step_at_ms = ?1
+             WHERE final_outcome IS NULL AND next_step_at_ms > ?1",
+            latest_ms
+        )
+        .execute(&mut self.connection)
+        .await
+        .while_doing("bringing forward what is due too late")?;
+        Ok(brought.rows_affected())
+    }
+
     /// Whether any decided job waits for its first attempt.
     ///
     /// # Errors
@@ -125,18 +112,6 @@ impl WriteConnection {
         .await
         .while_doing("looking for decided jobs")?;
         Ok(row.waiting)
-    }
-
-    /// Closes the connection after the last commit. The log is copied into the database first, which
-    /// the last connection to close would do by itself, but ours need not be the last.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn close(mut self) -> Result<(), StoreError> {
-        // SQLite copies the log when the last connection closes, which ours need not be, and would not
-        // say that it failed.
-        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").await?;
-        self.connection.close().await.while_doing("closing the book")
     }
 }
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{
     error::{StoreError, While as _, classify},
+    log::LogWatch,
     work::Counters,
 };
 use crate::domain::time::TimestampMs;
@@ -27,7 +28,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const SQLITE_VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 
 /// How long a statement waits for a lock that somebody else holds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Read connections; reads are short.
 const READERS_MAX: u32 = 4;
@@ -45,8 +46,9 @@ const LOG_PIECE_BYTES: usize = 1_024 * 1_024;
 #[derive(Debug)]
 pub struct WriteConnection {
     pub(super) connection: SqliteConnection,
-    /// Batches that were begun, so that the log's length is looked at now and then.
-    pub(super) batches: u32,
+    pub(super) log: LogWatch,
+    /// Size of a page of the database, in bytes.
+    pub(super) page_bytes: u64,
 }
 
 /// Connections that only read.
@@ -112,7 +114,16 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
     MIGRATIONS.run(&mut connection).await.map_err(|error| not_migrated(error, path))?;
     let ledger_uuid = ledger_identity(&mut connection, now).await?;
     let counters = Counters::load(&mut connection).await?;
-    Ok(OpenedBook { writer: WriteConnection { connection, batches: 0 }, counters, ledger_uuid })
+    let page_bytes: i64 = sqlx::query_scalar("PRAGMA page_size")
+        .fetch_one(&mut connection)
+        .await
+        .while_doing(doing)?;
+    let writer = WriteConnection {
+        connection,
+        log: LogWatch::default(),
+        page_bytes: u64::try_from(page_bytes).unwrap_or(0),
+    };
+    Ok(OpenedBook { writer, counters, ledger_uuid })
 }
 
 /// Why the book could not be brought up to date. The disk may fail here too.
