@@ -28,3 +28,6 @@ pub mod schedule;
 pub mod state;
 pub mod time;
 pub mod turns;
+
+#[cfg(test)]
+mod tests;
