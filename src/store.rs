@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod error;
 mod flush;
+mod journal;
 mod load;
 pub mod lock;
 mod log;

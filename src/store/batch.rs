@@ -5,11 +5,12 @@ use sqlx::{Connection as _, SqliteConnection};
 use super::{
     error::{StoreError, While as _},
     flush::flush,
+    journal::{self, seal},
     load::load,
     open::WriteConnection,
     work::{Counters, Needs, Work},
 };
-use crate::domain::time::TimestampMs;
+use crate::domain::{journal::Kind, time::TimestampMs};
 
 /// A batch whose transaction is open.
 pub struct Batch<'c> {
@@ -49,7 +50,7 @@ impl WriteConnection {
         let mut transaction =
             self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing(doing)?;
         let now_ms = now.as_millis();
-        sqlx::query!(
+        let noted = sqlx::query!(
             "INSERT INTO signing_keys (key_id, public_key, first_used_ms)
              SELECT coalesce(max(key_id), 0) + 1, ?1, ?2 FROM signing_keys WHERE true
              ON CONFLICT (public_key) DO NOTHING",
@@ -63,6 +64,9 @@ impl WriteConnection {
             .fetch_one(&mut *transaction)
             .await
             .while_doing(doing)?;
+        if noted.rows_affected() > 0 {
+            seal(&mut transaction, now, journal::rows(Kind::SigningKeys, [row.key_id])).await?;
+        }
         transaction.commit().await.while_doing(doing)?;
         Ok(row.key_id)
     }
@@ -121,15 +125,17 @@ async fn doubt_open_attempts(
 ) -> Result<u64, StoreError> {
     let doing = "marking the attempts that were under way";
     let now_ms = now.as_millis();
-    sqlx::query!(
-        "UPDATE attempts SET result = 'restarted', finished_at_ms = ?1,
+    let open = sqlx::query!(
+        r#"UPDATE attempts SET result = 'restarted', finished_at_ms = ?1,
              detail = 'the daemon ended before it recorded an answer'
-         WHERE result IS NULL",
+         WHERE result IS NULL RETURNING attempt_seq AS "attempt_seq!""#,
         now_ms
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await
     .while_doing(doing)?;
+    let ended = open.iter().map(|attempt| attempt.attempt_seq);
+    seal(connection, now, journal::rows(Kind::AttemptEnds, ended)).await?;
     sqlx::query!(
         "UPDATE job_counts SET jobs = job_counts.jobs + sending.jobs
          FROM (SELECT type, jobs FROM job_counts WHERE state = 'sending') AS sending
@@ -163,6 +169,7 @@ impl Batch<'_> {
     /// [`StoreError`]; nothing is changed.
     pub async fn commit(mut self, key_id: i64) -> Result<Counters, StoreError> {
         flush(&mut self.transaction, &self.work, key_id).await?;
+        seal(&mut self.transaction, self.work.now, journal::rows_of(&self.work)).await?;
         self.transaction.commit().await.while_doing("committing a batch")?;
         Ok(self.work.counters)
     }

@@ -17,10 +17,11 @@ use uuid::Uuid;
 
 use super::{
     error::{StoreError, While as _, classify},
+    journal::{self, seal},
     log::LogWatch,
     work::Counters,
 };
-use crate::domain::time::TimestampMs;
+use crate::domain::{journal::Kind, time::TimestampMs};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -261,7 +262,7 @@ async fn ledger_identity(
     let doing = "reading the identity of the book";
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.while_doing(doing)?;
     let (fresh, now_ms) = (Uuid::new_v4().to_string(), now.as_millis());
-    sqlx::query!(
+    let made = sqlx::query!(
         "INSERT INTO ledger (one, ledger_uuid, created_at_ms) VALUES (1, ?1, ?2)
          ON CONFLICT DO NOTHING",
         fresh,
@@ -274,6 +275,9 @@ async fn ledger_identity(
         .fetch_one(&mut *transaction)
         .await
         .while_doing(doing)?;
+    if made.rows_affected() > 0 {
+        seal(&mut transaction, now, journal::rows(Kind::Ledger, [1])).await?;
+    }
     transaction.commit().await.while_doing(doing)?;
     row.ledger_uuid.parse().map_err(|error: uuid::Error| StoreError::Unreadable {
         table: "ledger",

@@ -19,6 +19,12 @@ use crate::domain::{
     ledger::{self, AccountKind, AccountTotals, Phase},
 };
 
+mod attempts;
+mod journal;
+
+pub use attempts::SignedAttempt;
+pub use journal::{Head, JournalCheck};
+
 const VERIFYING: &str = "verifying the book";
 
 /// Longest verification: the log beside the book cannot begin anew while a read of it lasts.
