@@ -1,4 +1,5 @@
--- Comparisons of the book with OES, and what they found. Never changed.
+-- Comparisons of the book with OES, and what they found. Never changed; but no decision rests on them, so
+-- they are not sealed.
 
 CREATE TABLE reconcile_runs (
     run_seq        INTEGER NOT NULL PRIMARY KEY,                 -- order of ending

@@ -13,6 +13,7 @@ mod status;
 mod sync;
 mod target;
 mod topology;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -57,6 +58,9 @@ enum Command {
     Book(book::BookCommand),
     /// Compare jobs, balances and reserved records with OES.
     Reconcile(reconcile::ReconcileArgs),
+    /// Prove the book: the file, every balance, the journal's chain over all that never changes, and
+    /// every signature. Needs neither daemon nor network. Exits with 1 on any fault.
+    Verify(verify::VerifyArgs),
     /// Look at the signing key and sign with it.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -104,6 +108,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let config = load().map_err(|error| anyhow::Error::from(error).context(NotDone))?;
             reconcile::run(&config, &arguments).await
         }
+        Command::Verify(arguments) => verify::run(|| Ok(load()?), arguments).await,
         Command::Key(command) => key::run(load, command),
         Command::Sandbox(arguments) => sandbox::run(load, *arguments).await,
         Command::Demo(arguments) => demo::run(&load()?, &arguments).await,

@@ -20,6 +20,7 @@ pub mod difference;
 pub mod gate;
 pub mod ids;
 pub mod job;
+pub mod journal;
 pub mod ledger;
 pub mod message;
 pub mod news;
@@ -27,6 +28,7 @@ pub mod object;
 pub mod paging;
 pub mod payload;
 pub mod policy;
+pub mod proof;
 pub mod record;
 pub mod reply;
 pub mod schedule;
@@ -35,3 +37,6 @@ pub mod state;
 pub mod sync;
 pub mod time;
 pub mod turns;
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,7 @@ mod no_job_lost;
 mod one_decision;
 mod operators;
 mod outcomes;
+mod proof;
 mod reconcile;
 mod restore;
 mod schema_rules;
