@@ -13,6 +13,7 @@ pub mod amount;
 pub mod announcement;
 pub mod book;
 pub mod decision;
+pub mod evidence;
 pub mod gate;
 pub mod ids;
 pub mod job;
