@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::{
     error::{StoreError, While as _, unreadable},
+    open::WriteConnection,
     work::Work,
 };
 use crate::domain::{
@@ -238,6 +239,23 @@ pub(super) async fn seal(
     .await
     .while_doing(SEALING)?;
     Ok(())
+}
+
+impl WriteConnection {
+    /// The last link of the journal as `SEAL:HASH`: noted in the log, it outlives the book.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn journal_head(&mut self) -> Result<String, StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT commit_seq AS "commit_seq!", lower(hex(chain)) AS "chain!: String" FROM journal
+               ORDER BY commit_seq DESC LIMIT 1"#
+        )
+        .fetch_one(&mut self.connection)
+        .await
+        .while_doing(READING)?;
+        Ok(format!("{}:{}", row.commit_seq, row.chain))
+    }
 }
 
 fn to_text(rows: &SealedRows) -> Result<String, StoreError> {
