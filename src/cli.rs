@@ -3,6 +3,7 @@
 mod book;
 mod demo;
 mod doctor;
+mod evidence;
 mod jobs;
 mod key;
 mod output;

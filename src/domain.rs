@@ -17,6 +17,7 @@ pub mod announcement;
 pub mod book;
 pub mod decision;
 pub mod difference;
+pub mod evidence;
 pub mod gate;
 pub mod ids;
 pub mod job;

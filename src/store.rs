@@ -9,6 +9,7 @@
 
 pub mod batch;
 pub mod error;
+pub mod evidence;
 mod flush;
 mod journal;
 mod load;

@@ -285,7 +285,8 @@ impl Writer {
         }
         crash::point("attempts_doubted");
         let first_attempts_wait = writer.has_first_attempts_waiting().await?;
-        tracing::info!(ledger = %ledger_uuid, "the book is open");
+        let journal = writer.journal_head().await?;
+        tracing::info!(ledger = %ledger_uuid, %journal, "the book is open");
         let (handle, commands) = mpsc::channel(parts.queue_len_max);
         let writer = Self {
             book: writer,
@@ -351,6 +352,9 @@ impl Writer {
         if !lazy.is_empty() {
             self.execute(lazy).await?;
         }
-        self.book.close().await.map_err(WriterError::Store)
+        let journal = self.book.journal_head().await.map_err(WriterError::Store)?;
+        self.book.close().await.map_err(WriterError::Store)?;
+        tracing::info!(ledger = %self.ledger, %journal, "the book is closed");
+        Ok(())
     }
 }

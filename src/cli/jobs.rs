@@ -1,6 +1,6 @@
 //! `settled jobs`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
@@ -53,6 +53,16 @@ pub(super) enum JobsCommand {
         /// As JSON, with the exact signed bodies and what the decision saw.
         #[arg(long)]
         json: bool,
+    },
+    /// Write everything that proves what was said about one record: its message, decision, movements,
+    /// exact signed bytes, answers and operators' actions, as they were sealed in the journal.
+    /// `settled verify --evidence FILE` checks it, also where the book is not.
+    Evidence {
+        /// The record: allocationId or deallocationId.
+        id: RecordId,
+        /// Where to; standard output if it is not given. The file must not exist.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Let a parked job go on, after its cause is gone. Never changes a decision that was made.
     ///
@@ -151,6 +161,9 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
                 bail!("there is no job about record {id} in {}", config.store.path.display());
             };
             if json { output::json(&view) } else { show(&view) }
+        }
+        JobsCommand::Evidence { id, out } => {
+            super::evidence::export(config, id, out.as_deref()).await
         }
         JobsCommand::Retry { ids, reason } => retry(config, &ids, &reason).await,
     }
