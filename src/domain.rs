@@ -5,7 +5,7 @@
 //! it (`tests/architecture.rs`).
 //!
 //! Reading order: [`ids`] and [`amount`] are the vocabulary, [`job`] and [`message`] what arrives,
-//! [`book`] and [`ledger`] what the exchange holds, [`policy`] and [`decision`] the answer,
+//! [`book`], [`ledger`] and [`limits`] what the exchange holds and accepts, [`policy`] and [`decision`] the answer,
 //! [`payload`] what is signed, [`reply`] and [`record`] what OES says, [`state`] what follows, and
 //! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first.
 
@@ -17,6 +17,7 @@ pub mod gate;
 pub mod ids;
 pub mod job;
 pub mod ledger;
+pub mod limits;
 pub mod message;
 pub mod news;
 pub mod object;
