@@ -5,6 +5,7 @@
 //! that transaction is committed.
 
 mod changes;
+mod sums;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,8 +13,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub(super) use changes::{
-    Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, TrackedJob,
+    Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, Sum, TrackedJob,
 };
+pub(super) use sums::daily_key;
 pub use changes::{
     AttemptEnd, BadMessage, BookEventOutcome, ContentHashKey, JobEventKind, Needs, NewAttempt,
     OutcomeMessage, Owner,
@@ -22,13 +24,14 @@ pub use changes::{
 use crate::domain::{
     amount::{AmountError, Balance},
     book::{Adjustment, BookEvent, BookFact, Connection, Currency, body_hash},
-    decision::Decision,
+    decision::{DecidedBy, Decision, Outcome},
     ids::{
         AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
         QuarantineSeq, RecordId,
     },
     job::{ContentHash, Job, JobTerms, JobType},
     ledger::{AccountKey, AccountKind, AccountTotals, Movement},
+    limits::{ConnectionCaps, DailyKey},
     news::News,
     state::{Event, IllegalTransition},
     time::TimestampMs,
@@ -64,6 +67,10 @@ pub enum WorkError {
 }
 
 impl WorkError {
+    fn of_job(seq: JobSeq, source: AmountError) -> Self {
+        Self::Amount { record: format!("of job {seq}"), source }
+    }
+
     /// Whether this machine cannot be trusted to go on.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
@@ -110,6 +117,9 @@ pub struct Work {
     pub(super) by_record: HashMap<RecordId, JobSeq>,
     pub(super) connections: HashMap<ConnectionId, Connection>,
     pub(super) currencies: HashMap<CurrencyCode, Currency>,
+    pub(super) connection_caps: HashMap<(ConnectionId, CurrencyCode), ConnectionCaps>,
+    pub(super) currency_totals: BTreeMap<CurrencyCode, Sum>,
+    pub(super) daily: BTreeMap<DailyKey, Sum>,
     pub(super) accounts: BTreeMap<AccountKey, Account>,
     pub(super) book_events: HashMap<BookEventId, ContentHash>,
     pub(super) quarantined: HashMap<(String, ContentHashKey), QuarantineSeq>,
@@ -129,6 +139,9 @@ impl Work {
             by_record: HashMap::new(),
             connections: HashMap::new(),
             currencies: HashMap::new(),
+            connection_caps: HashMap::new(),
+            currency_totals: BTreeMap::new(),
+            daily: BTreeMap::new(),
             accounts: BTreeMap::new(),
             book_events: HashMap::new(),
             quarantined: HashMap::new(),
@@ -166,8 +179,17 @@ impl Work {
         currency: &CurrencyCode,
         kind: AccountKind,
     ) -> Balance {
+        self.totals(connection_id, currency, kind).balance()
+    }
+
+    fn totals(
+        &self,
+        connection_id: ConnectionId,
+        currency: &CurrencyCode,
+        kind: AccountKind,
+    ) -> AccountTotals {
         let key = AccountKey { connection_id, currency: currency.clone(), kind };
-        self.accounts.get(&key).map_or(Balance::ZERO, |account| account.totals.balance())
+        self.accounts.get(&key).map(|account| account.totals).unwrap_or_default()
     }
 
     /// A job of this batch.
@@ -268,7 +290,7 @@ impl Work {
         Ok(())
     }
 
-    /// Stores the decision of a job with what it saw, and moves the job on.
+    /// Stores the decision of a job with what it saw and who made it, and moves the job on.
     ///
     /// # Errors
     /// [`WorkError`] when the job is decided already.
@@ -277,21 +299,27 @@ impl Work {
         seq: JobSeq,
         decision: Decision,
         seen: String,
+        by: DecidedBy,
     ) -> Result<(), WorkError> {
         if self.job(seq)?.decision.is_some() {
             return Err(WorkError::Undecided(seq));
         }
-        self.advance(seq, Event::Decide, Some(self.now))?;
+        let now = self.now;
+        self.advance(seq, Event::Decide, Some(now))?;
         let job = self.job_mut(seq)?;
+        let outcome = decision.outcome();
         let news = News::Decided {
             record: job.terms.record_id,
             job_type: job.terms.job_type,
-            outcome: decision.outcome(),
+            outcome,
             reject_code: decision.reject_code().map(str::to_owned),
         };
-        job.decision = Some(decision);
+        (job.decision, job.decided_at) = (Some(decision), Some(now));
         self.tell(news);
-        self.changes.decisions.push(NewDecision { job: seq, seen });
+        self.changes.decisions.push(NewDecision { job: seq, seen, by });
+        if outcome == Outcome::Cleared {
+            self.sum_up_day(seq)?;
+        }
         Ok(())
     }
 
@@ -306,12 +334,11 @@ impl Work {
         currency: &CurrencyCode,
         movement: Movement,
     ) -> Result<(), WorkError> {
-        let amount_error = |source| WorkError::Amount {
-            record: match owner {
-                Owner::Job(seq) => format!("of job {seq}"),
-                Owner::BookEvent(seq) => format!("of book event {seq}"),
-            },
-            source,
+        let amount_error = |source| match owner {
+            Owner::Job(seq) => WorkError::of_job(seq, source),
+            Owner::BookEvent(seq) => {
+                WorkError::Amount { record: format!("of book event {seq}"), source }
+            }
         };
         let debit = {
             let account = self.account_mut(connection_id, currency, movement.debit);
@@ -323,6 +350,7 @@ impl Work {
             account.totals.credit(movement.quantity).map_err(amount_error)?;
             account.seq
         };
+        self.sum_up_exposure(currency, &movement).map_err(amount_error)?;
         let seq = next(&mut self.counters.transfer);
         self.changes.transfers.push(NewTransfer { seq, owner, debit, credit, movement });
         Ok(())
@@ -415,9 +443,13 @@ impl Work {
             Some(_) => return Ok(BookEventOutcome::Contradicts),
             None => {}
         }
-        if let BookFact::BalanceAdjusted(adjustment) = event.fact()
-            && !self.connections.contains_key(&adjustment.connection_id)
-        {
+        let about = match event.fact() {
+            BookFact::BalanceAdjusted(adjustment) => Some(adjustment.connection_id),
+            // Limits of a connection that is not there would bind nobody, and nobody would notice.
+            BookFact::ConnectionLimited(limits) => Some(limits.connection_id),
+            BookFact::ConnectionUpserted(_) | BookFact::CurrencyConfigured(_) => None,
+        };
+        if about.is_some_and(|id| !self.connections.contains_key(&id)) {
             return Ok(BookEventOutcome::UnknownConnection);
         }
         let seq = BookEventSeq::from(next(&mut self.counters.book_event));
@@ -442,6 +474,12 @@ impl Work {
             BookFact::CurrencyConfigured(currency) => {
                 self.currencies.insert(currency.currency.clone(), currency.clone());
                 self.changes.currencies.insert(currency.currency.clone(), seq);
+                Ok(())
+            }
+            BookFact::ConnectionLimited(limits) => {
+                let key = (limits.connection_id, limits.currency.clone());
+                self.connection_caps.insert(key.clone(), limits.caps);
+                self.changes.connection_caps.insert(key, seq);
                 Ok(())
             }
             BookFact::BalanceAdjusted(adjustment) => self.show_adjustment(seq, adjustment),

@@ -139,6 +139,7 @@ impl Writer {
             budget: self.budget.as_deref(),
             limits: &self.limits,
             connection_grace: self.connection_grace,
+            decides_without_key: self.decides_without_key,
             first_attempts_wait: self.first_attempts_wait,
             due_taken: 0,
             deferred: false,
@@ -246,6 +247,10 @@ impl Writer {
                 self.wake.resolve.notify_one();
                 let _waiting = answer.send(sent_on);
             }
+            (Command::Approve { answer, .. }, Done::Approved(approval)) => {
+                self.wake.send.notify_one();
+                let _waiting = answer.send(Ok(approval));
+            }
             (Command::StopPreparing { answer }, _) => {
                 // With the sender's channel gone, the sender comes to its end.
                 self.signing = None;
@@ -257,6 +262,7 @@ impl Writer {
                 | Command::DecideDue { .. }
                 | Command::ApplyBook { .. }
                 | Command::SendOn { .. }
+                | Command::Approve { .. }
                 | Command::Published { .. }
                 | Command::Park { .. },
                 _,
@@ -303,6 +309,11 @@ impl Writer {
                 Ok(())
             }
             Command::ApplyBook { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            // The job goes on waiting; nobody else is concerned.
+            Command::Approve { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }

@@ -7,9 +7,11 @@ use crate::{
     domain::{
         book::{BookEvent, BookFact},
         ids::{JobSeq, OutboxSeq, RecordId},
+        policy::OperatorWord,
         state::ParkReason,
     },
     pipeline::{
+        approve::Approval,
         budget::SendPermit,
         confirm::Reply,
         record::{Intake, Recorded},
@@ -51,6 +53,13 @@ pub(super) enum Command {
     },
     /// A parked job that an operator lets go on.
     SendOn { record: RecordId, by: Operator, answer: oneshot::Sender<SentOn> },
+    /// An operator's word about a job that waits for one.
+    Approve {
+        record: RecordId,
+        word: OperatorWord,
+        by: Operator,
+        answer: oneshot::Sender<Result<Approval, String>>,
+    },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
@@ -70,6 +79,8 @@ pub(super) enum Done {
     Book(Vec<BookEventOutcome>),
     /// A job goes on or does not.
     SentOn(SentOn),
+    /// An operator's word was carried out or not.
+    Approved(Approval),
     /// Nothing that needs telling.
     Nothing,
 }
@@ -92,6 +103,7 @@ impl Command {
             Self::Published { .. } => "published",
             Self::ApplyBook { .. } => "apply_book",
             Self::SendOn { .. } => "send_on",
+            Self::Approve { .. } => "approve",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
         }
@@ -108,6 +120,7 @@ impl Command {
             Self::Published { .. } => "after_commit_of_published",
             Self::ApplyBook { .. }
             | Self::SendOn { .. }
+            | Self::Approve { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
         }
@@ -143,7 +156,7 @@ impl Command {
             Self::Park { job, .. } => {
                 needs.jobs.insert(*job);
             }
-            Self::SendOn { record, .. } => {
+            Self::SendOn { record, .. } | Self::Approve { record, .. } => {
                 needs.records.insert(*record);
             }
             Self::ApplyBook { events, .. } => {
@@ -169,6 +182,9 @@ fn add_book_needs(event: &BookEvent, needs: &mut Needs) {
         }
         BookFact::CurrencyConfigured(currency) => {
             needs.currencies.insert(currency.currency.clone());
+        }
+        BookFact::ConnectionLimited(limits) => {
+            needs.connections.insert(limits.connection_id);
         }
         BookFact::BalanceAdjusted(adjustment) => {
             needs.connections.insert(adjustment.connection_id);

@@ -10,7 +10,7 @@ use crate::{
         ids::{ConnectionId, CurrencyCode},
         ledger::{AccountKind, AccountTotals},
     },
-    store::{Readers, StoreError, error::While as _, load::account_kind, rows::parse},
+    store::{Readers, StoreError, error::While as _, load::account_kind, rows::{CurrencyRow, parse}},
 };
 
 /// What a connection holds in a currency.
@@ -60,23 +60,18 @@ impl Readers {
     /// # Errors
     /// [`StoreError`].
     pub async fn currencies(&self) -> Result<Vec<Currency>, StoreError> {
-        let rows = sqlx::query!(
-            r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max
+        let rows = sqlx::query_as!(
+            CurrencyRow,
+            r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max,
+                exposure_max_total, exposure_max_per_connection,
+                daily_allocation_max_per_connection, daily_deallocation_max_per_connection,
+                approval_above
                FROM currencies ORDER BY currency"#
         )
         .fetch_all(&self.pool)
         .await
         .while_doing(READING)?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Currency {
-                    currency: parse("currencies", &row.currency)?,
-                    enabled: row.enabled,
-                    quantity_min: parse("currencies", &row.quantity_min)?,
-                    quantity_max: parse("currencies", &row.quantity_max)?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(CurrencyRow::into_currency).collect()
     }
 
     /// What each connection holds in each currency.
