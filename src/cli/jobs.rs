@@ -9,9 +9,7 @@ use super::{output, target::Target};
 use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
-    domain::{
-        ids::RecordId, job::JobType, policy::OperatorWord, state::State, time::TimestampMs,
-    },
+    domain::{ids::RecordId, job::JobType, policy::OperatorWord, state::State, time::TimestampMs},
     operator::{self, JobView},
     pipeline::{
         approve::{Approval, DecidedAs},

@@ -11,8 +11,8 @@ use super::{
         BookEventId, ClientId, ConnectionId, CurrencyCode, PartnersClientId, PartnersConnectionId,
     },
     job::ContentHash,
-    limits::{ConnectionCaps, ConnectionLimits, CrossedLimits, CurrencyLimits},
     ledger::{AccountKind, Movement, Phase},
+    limits::{ConnectionCaps, ConnectionLimits, CrossedLimits, CurrencyLimits},
     object::{self, ObjectError},
 };
 

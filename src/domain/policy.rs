@@ -260,11 +260,7 @@ mod tests {
     fn exposure_may_reach_its_cap_and_bounds_allocations_only() {
         for (exposure, of_connection, of_all) in [
             (50, Ruling::Decide(Decision::Cleared), Ruling::Decide(Decision::Cleared)),
-            (
-                51,
-                released(RejectCode::ExposureOfConnection),
-                released(RejectCode::ExposureTotal),
-            ),
+            (51, released(RejectCode::ExposureOfConnection), released(RejectCode::ExposureTotal)),
             (-1, Ruling::Decide(Decision::Cleared), Ruling::Decide(Decision::Cleared)),
         ] {
             let one = limited(|view, currency| {

@@ -129,6 +129,7 @@ impl World {
                 self.feed_text(&text, fate)?;
             }
             Operation::SendOn { record, fate } => self.send_on(record, fate)?,
+            Operation::SayWord { record, word, fate } => self.say_word(record, word, fate)?,
             Operation::OesEnds { .. }
             | Operation::OesAsksApproval { .. }
             | Operation::ApprovalEnds { .. }

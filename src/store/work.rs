@@ -15,11 +15,11 @@ use uuid::Uuid;
 pub(super) use changes::{
     Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, Sum, TrackedJob,
 };
-pub(super) use sums::daily_key;
 pub use changes::{
     AttemptEnd, BadMessage, BookEventOutcome, ContentHashKey, JobEventKind, Needs, NewAttempt,
     OutcomeMessage, Owner,
 };
+pub(super) use sums::daily_key;
 
 use crate::domain::{
     amount::{AmountError, Balance},

@@ -82,11 +82,10 @@ fn no_attempt_follows_parked_conflict_or_approval() {
 fn what_needs_approval_is_decided_or_parked_for_another_reason_and_never_sent_on() {
     let waiting = State::Parked(ParkReason::NeedsApproval);
     assert!(waiting.apply(Event::Retry).is_err());
-    let others = ParkReason::ALL.into_iter().filter(|reason| {
-        reason.is_undecided() && *reason != ParkReason::NeedsApproval
-    });
-    let expected: BTreeSet<State> =
-        others.map(State::Parked).chain([State::Decided]).collect();
+    let others = ParkReason::ALL
+        .into_iter()
+        .filter(|reason| reason.is_undecided() && *reason != ParkReason::NeedsApproval);
+    let expected: BTreeSet<State> = others.map(State::Parked).chain([State::Decided]).collect();
     assert_eq!(successors(waiting), expected);
 }
 

@@ -10,7 +10,12 @@ use crate::{
         ids::{ConnectionId, CurrencyCode},
         ledger::{AccountKind, AccountTotals},
     },
-    store::{Readers, StoreError, error::While as _, load::account_kind, rows::{CurrencyRow, parse}},
+    store::{
+        Readers, StoreError,
+        error::While as _,
+        load::account_kind,
+        rows::{CurrencyRow, parse},
+    },
 };
 
 /// What a connection holds in a currency.
