@@ -23,7 +23,7 @@ CREATE TABLE book_events (
                        'balance.adjusted')),                     -- its type
     body           TEXT    NOT NULL CHECK (json_valid(body)),    -- the fact, compact JSON in one order
     body_sha256    BLOB    NOT NULL CHECK (length(body_sha256) = 32), -- tells a repetition from a contradiction
-    source         TEXT    NOT NULL CHECK (source <> ''),        -- where it came from, e.g. import:FILE
+    source         TEXT    NOT NULL CHECK (source <> ''),        -- where it came from, e.g. import:FILE by WHOM
     recorded_at_ms INTEGER NOT NULL                              -- when it was committed
 ) STRICT;
 

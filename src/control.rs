@@ -152,8 +152,8 @@ async fn book_events(State(control): State<Control>, body: String) -> Response {
 }
 
 /// Which job an operator's request is about, who they are and why.
-fn asked(record: &str, body: &str) -> Result<(RecordId, Operator), Response> {
-    let bad = |error: String| (StatusCode::BAD_REQUEST, Json(Fault { error })).into_response();
+fn asked(record: &str, body: &str) -> Result<(RecordId, Operator), (StatusCode, Json<Fault>)> {
+    let bad = |error: String| (StatusCode::BAD_REQUEST, Json(Fault { error }));
     let id = record.parse().map_err(|error| bad(format!("{record:?} is {error}")))?;
     let by: Operator = serde_json::from_str(body).map_err(|error| bad(error.to_string()))?;
     let by = Operator::new(&by.who, &by.reason).map_err(|error| bad(error.to_owned()))?;
@@ -171,7 +171,7 @@ async fn send_on(
     body: String,
 ) -> Response {
     match asked(&record, &body) {
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
         Ok((record, by)) => match control.writer.send_on(record, by).await {
             Ok(sent_on) => Json(sent_on).into_response(),
             Err(error) => gone(error),
@@ -189,7 +189,7 @@ async fn refuse(control: State<Control>, record: PathOf<String>, body: String) -
 
 async fn take_word(control: Control, record: String, body: String, word: OperatorWord) -> Response {
     match asked(&record, &body) {
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
         Ok((record, by)) => match control.writer.approve(record, word, by).await {
             Ok(Ok(approval)) => Json(approval).into_response(),
             Ok(Err(error)) => {

@@ -160,6 +160,9 @@ pub struct DailyKey {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut CurrencyLimits);
+
+    #[expect(clippy::unnecessary_wraps, reason = "limits are optional")]
     fn units(units: u64) -> Option<Quantity> {
         Some(Quantity::from(units))
     }
@@ -183,7 +186,7 @@ mod tests {
     #[test]
     fn limits_may_touch_and_not_cross() {
         assert_eq!(limits(|_| {}).check(), Ok(()));
-        let crossed: [(&str, fn(&mut CurrencyLimits)); 7] = [
+        let crossed: [(&str, Change); 7] = [
             ("quantityMax 9", |limits| limits.quantity_max = Quantity::from(9)),
             ("exposureMaxPerConnection 9", |limits| {
                 limits.caps.exposure_max_per_connection = units(9);

@@ -221,6 +221,7 @@ mod tests {
         units.to_string().parse().unwrap()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "limits are optional")]
     fn cap(units: u64) -> Option<Quantity> {
         Some(Quantity::from(units))
     }

@@ -65,7 +65,7 @@ fn decided_as(job: &Job) -> Option<DecidedAs> {
 pub fn approve(
     work: &mut Work,
     record: RecordId,
-    word: OperatorWord,
+    said: OperatorWord,
     by: &Operator,
 ) -> Result<Approval, WorkError> {
     let Some(job) = work.find(record) else { return Ok(Approval::Unknown) };
@@ -75,13 +75,13 @@ pub fn approve(
         return Ok(Approval::NotWaiting { state, decided });
     }
     let decided_by = DecidedBy::Operator { who: by.who.clone(), reason: by.reason.clone() };
-    let decided = decide::decide_with_word(work, seq, word, decided_by)?;
+    let decided = decide::decide_with_word(work, seq, said, decided_by)?;
     if decided == decide::Decided::Waits {
         return Ok(Approval::Waits);
     }
     let job = work.job(seq)?;
     let (after, decided) = (job.state.to_string(), decided_as(job));
-    let kind = match word {
+    let kind = match said {
         OperatorWord::Approved => JobEventKind::Approved,
         OperatorWord::Refused => JobEventKind::Refused,
     };

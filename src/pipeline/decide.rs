@@ -62,11 +62,11 @@ pub fn decide(work: &mut Work, seq: JobSeq, grace: Duration) -> Result<Decided, 
 pub fn decide_with_word(
     work: &mut Work,
     seq: JobSeq,
-    word: OperatorWord,
+    said: OperatorWord,
     by: DecidedBy,
 ) -> Result<Decided, WorkError> {
     // Its connection was known, and what is known stays known: there is no grace to wait for.
-    let view = match look(work, seq, Duration::ZERO, Some(word))? {
+    let view = match look(work, seq, Duration::ZERO, Some(said))? {
         Looked::View(view) => view,
         Looked::Not(decided) => return Ok(decided),
     };

@@ -356,15 +356,15 @@ impl World {
     pub(super) fn say_word(
         &mut self,
         which: u8,
-        word: OperatorWord,
+        said: OperatorWord,
         fate: Fate,
     ) -> Result<(), Violation> {
         let Some(terms) = self.record(which) else { return Ok(()) };
         let record = terms.record_id;
         let needs = Needs { records: [record].into(), ..Needs::default() };
         let mut work = self.book.begin(self.now, &needs);
-        works(approve(&mut work, record, word, &somebody()))?;
-        let touched = self.book.find(record).map(|job| Touched::Word(job.seq, word));
+        works(approve(&mut work, record, said, &somebody()))?;
+        let touched = self.book.find(record).map(|job| Touched::Word(job.seq, said));
         self.end(work, fate, touched.as_slice())?;
         Ok(())
     }

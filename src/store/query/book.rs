@@ -32,6 +32,8 @@ pub struct Holding {
     pub held: Balance,
     /// Decided allocations that OES has not confirmed.
     pub incoming: Balance,
+    /// What has come from OES less what has gone back, with what is incoming.
+    pub exposure: Balance,
 }
 
 impl Readers {
@@ -109,6 +111,7 @@ impl Readers {
                     available: Balance::ZERO,
                     held: Balance::ZERO,
                     incoming: Balance::ZERO,
+                    exposure: Balance::ZERO,
                 });
             }
             let Some(holding) = holdings.last_mut() else {
@@ -118,7 +121,11 @@ impl Readers {
                 AccountKind::Available => holding.available = totals.balance(),
                 AccountKind::Held => holding.held = totals.balance(),
                 AccountKind::Incoming => holding.incoming = totals.balance(),
-                AccountKind::Oes | AccountKind::Exchange => {}
+                // The contra account has it the other way round.
+                AccountKind::Oes => {
+                    holding.exposure = Balance::of(totals.debits, totals.credits);
+                }
+                AccountKind::Exchange => {}
             }
         }
         Ok(holdings)

@@ -61,7 +61,7 @@ impl Work {
         if movement.debit != AccountKind::Oes && movement.credit != AccountKind::Oes {
             return Ok(());
         }
-        let sum = self.currency_totals.entry(currency.clone()).or_insert_with(Sum::default);
+        let sum = self.currency_totals.entry(currency.clone()).or_default();
         if movement.debit == AccountKind::Oes {
             sum.totals.credit(movement.quantity)
         } else {
@@ -92,6 +92,6 @@ impl Work {
     fn day_mut(&mut self, seq: JobSeq) -> Result<(&mut Sum, Quantity), WorkError> {
         let job = self.job(seq)?;
         let (key, quantity) = (daily_key(job, self.now), job.terms.amount.quantity());
-        Ok((self.daily.entry(key).or_insert_with(Sum::default), quantity))
+        Ok((self.daily.entry(key).or_default(), quantity))
     }
 }
