@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -34,14 +34,10 @@ use crate::{
     writer::{Signing, Writer, WriterHandle, WriterParts},
 };
 
+mod ending;
+
 /// How the lock says who holds the book.
 const HOLDER: &str = "settled run";
-
-/// Share of the grace in which parts may end by themselves; the rest is the writer's.
-const GENTLE_SHARE: f64 = 0.8;
-
-/// How long the writer's own failure is waited for when another part has noticed it first.
-const REASON_WAIT: Duration = Duration::from_secs(2);
 
 /// When a part ends, in the order in which work flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +70,8 @@ pub struct App {
     readers: Readers,
     http_address: SocketAddr,
     grace: Duration,
+    /// Why a part did not end well when it was asked to.
+    failed_ending: Option<anyhow::Error>,
     _lock: BookLock,
 }
 
@@ -151,6 +149,7 @@ impl App {
             readers: readers.clone(),
             http_address,
             grace: Duration::from_secs(config.shutdown.grace_s),
+            failed_ending: None,
             _lock: lock,
         };
         app.spawn("writer", Stage::Writing, {
@@ -301,118 +300,6 @@ impl App {
     #[must_use]
     pub fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
-    }
-
-    /// Runs until [`App::stop_token`] is cancelled or a part fails, then ends every part in order,
-    /// within the grace.
-    ///
-    /// # Errors
-    /// The failure of the part that brought the daemon down.
-    pub async fn run(mut self) -> anyhow::Result<()> {
-        let stop = self.stop.clone();
-        let failed = tokio::select! {
-            () = stop.cancelled() => None,
-            failure = self.first_end() => Some(failure),
-        };
-        if let Some(failure) = &failed {
-            tracing::error!(error = format!("{failure:#}"), "a part of the daemon failed: it ends");
-        }
-        self.stop.cancel();
-        let gentle = self.grace.mul_f64(GENTLE_SHARE);
-        let hard = self.grace.saturating_sub(gentle);
-        if tokio::time::timeout(gentle, self.end()).await.is_err() {
-            tracing::warn!(
-                "the grace is nearly over: what is in flight is left to the next start, which reads \
-                 it back"
-            );
-            self.abandon(hard).await;
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Waits until any part ends, which none does by itself.
-    async fn first_end(&mut self) -> anyhow::Error {
-        let tasks = self.parts.iter_mut().map(|part| &mut part.task);
-        let (ended, index, _others) = futures_util::future::select_all(tasks).await;
-        let part = self.parts.swap_remove(index);
-        match ended {
-            Ok(Ok(())) => self.why_ended(part.name).await,
-            Ok(Err(error)) => error.context(format!("the {} failed", part.name)),
-            Err(panic) => anyhow!("the {} panicked: {panic}", part.name),
-        }
-    }
-
-    /// A part that ends by itself has lost the writer, whose own failure is then the reason.
-    async fn why_ended(&mut self, name: &'static str) -> anyhow::Error {
-        let unasked = anyhow!("the {name} ended without being asked");
-        let writer = self.parts.iter().position(|part| part.stage == Stage::Writing);
-        let Some(index) = writer else { return unasked };
-        let mut part = self.parts.swap_remove(index);
-        match tokio::time::timeout(REASON_WAIT, &mut part.task).await {
-            Ok(Ok(Err(error))) => error.context("the writer failed"),
-            Ok(Err(panic)) => anyhow!("the writer panicked: {panic}"),
-            Ok(Ok(Ok(()))) => unasked,
-            Err(_) => {
-                self.parts.push(part);
-                unasked
-            }
-        }
-    }
-
-    /// Ends the parts in the order in which work flows through them.
-    async fn end(&mut self) {
-        tracing::info!("ending: no new work is taken");
-        self.join(Stage::Intake).await;
-        // Nothing can be prepared any more, so the sender ends with what is in flight.
-        if let Some(writer) = &self.writer
-            && writer.stop_preparing().await.is_ok()
-        {
-            self.join(Stage::Sending).await;
-        }
-        self.stop_last.cancel();
-        self.join(Stage::Serving).await;
-        // Readers go first, so that the writer's close copies the whole log into the database.
-        self.readers.close().await;
-        // The last handle is ours: without it the writer commits what is left and ends.
-        self.writer = None;
-        self.join(Stage::Writing).await;
-        tracing::info!("ended");
-    }
-
-    /// Ends at once what has not ended yet, and lets the writer finish its commit.
-    async fn abandon(&mut self, limit: Duration) {
-        self.stop_last.cancel();
-        self.writer = None;
-        for part in self.parts.iter().filter(|part| part.stage != Stage::Writing) {
-            part.task.abort();
-        }
-        // A commit is never interrupted by us; if it takes longer than this, the process ends in it,
-        // as in a crash, and the next start finds it done or undone.
-        if tokio::time::timeout(limit, self.join(Stage::Writing)).await.is_err() {
-            tracing::warn!("the writer has not ended in time");
-        }
-    }
-
-    async fn join(&mut self, stage: Stage) {
-        while let Some(index) = self.parts.iter().position(|part| part.stage == stage) {
-            let Some(part) = self.parts.get_mut(index) else {
-                return;
-            };
-            let name = part.name;
-            match (&mut part.task).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::error!(
-                        part = name,
-                        error = format!("{error:#}"),
-                        "a part failed while ending"
-                    );
-                }
-                Err(error) if error.is_cancelled() => {}
-                Err(panic) => tracing::error!(part = name, %panic, "a part panicked while ending"),
-            }
-            self.parts.swap_remove(index);
-        }
     }
 }
 

@@ -11,6 +11,7 @@ mod sandbox;
 mod status;
 mod target;
 mod topology;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -53,6 +54,9 @@ enum Command {
     /// Look at the book and bring facts into it.
     #[command(subcommand)]
     Book(book::BookCommand),
+    /// Prove the book: the file, every balance, the journal's chain over all that never changes, and
+    /// every signature. Needs neither daemon nor network. Exits with 1 on any fault.
+    Verify(verify::VerifyArgs),
     /// Look at the signing key and sign with it.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -80,6 +84,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status { json } => status::run(&load()?, json).await,
         Command::Jobs(command) => jobs::run(&load()?, command).await,
         Command::Book(command) => book::run(&load()?, command).await,
+        Command::Verify(arguments) => verify::run(|| Ok(load()?), arguments).await,
         Command::Key(command) => key::run(load, command),
         Command::Sandbox(arguments) => sandbox::run(load, *arguments).await,
         Command::Demo(arguments) => demo::run(&load()?, &arguments).await,

@@ -16,6 +16,7 @@ pub mod decision;
 pub mod gate;
 pub mod ids;
 pub mod job;
+pub mod journal;
 pub mod ledger;
 pub mod limits;
 pub mod message;
@@ -23,9 +24,13 @@ pub mod news;
 pub mod object;
 pub mod payload;
 pub mod policy;
+pub mod proof;
 pub mod record;
 pub mod reply;
 pub mod schedule;
 pub mod state;
 pub mod time;
 pub mod turns;
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,8 @@ pub struct Snapshot {
     pub publisher_blocked: bool,
     /// How long the writer has been at its batch.
     pub batch_age: Duration,
+    /// How far the daemon's time is ahead of the machine's clock.
+    pub clock_ahead: Duration,
 }
 
 /// All metrics.
@@ -120,7 +122,9 @@ pub struct Metrics {
     quarantined: Gauge,
     sender_stopped: Family<CauseLabels, Gauge<i64, AtomicI64>>,
     batch_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    clock_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
     overdrawn: Counter,
+    log_bytes: Gauge,
 }
 
 /// Reasons for which the sender can be stopped, for the gauge that has a line for each.
@@ -165,7 +169,9 @@ impl Metrics {
             quarantined: Gauge::default(),
             sender_stopped: Family::default(),
             batch_age: Gauge::default(),
+            clock_ahead: Gauge::default(),
             overdrawn: Counter::default(),
+            log_bytes: Gauge::default(),
         };
         metrics.register();
         metrics.touch_known_labels();
@@ -198,6 +204,8 @@ impl Metrics {
         registry.register("publish_refused", help, self.publish_refused.clone());
         let help = "Times that a fed fact took an available balance below zero";
         registry.register("balances_overdrawn", help, self.overdrawn.clone());
+        let help = "Length of the write-ahead log beside the database, as last looked at";
+        registry.register_with_unit("store_log", help, Unit::Bytes, self.log_bytes.clone());
         let help = "Commands that shared a commit";
         registry.register("writer_batch_commands", help, self.batch_commands.clone());
         let help = "From the first row of a batch to its commit";
@@ -236,6 +244,8 @@ impl Metrics {
             "How long the writer has been at its batch: the disk or another program holds it up";
         let metric = self.batch_age.clone();
         registry.register_with_unit("writer_batch_age", help, Unit::Seconds, metric);
+        let help = "How far the daemon's time is ahead of the machine's clock, which was set back";
+        registry.register_with_unit("clock_ahead", help, Unit::Seconds, self.clock_ahead.clone());
     }
 
     fn touch_known_labels(&self) {
@@ -306,6 +316,11 @@ impl Metrics {
         self.overdrawn.inc();
     }
 
+    /// How long the log beside the database is.
+    pub fn log_is(&self, bytes: u64) {
+        self.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     /// A batch that was committed.
     pub fn committed(&self, commands: usize, took: Duration) {
         self.batch_commands.observe(f64::from(u32::try_from(commands).unwrap_or(u32::MAX)));
@@ -345,6 +360,7 @@ impl Metrics {
         }
         self.publisher_blocked.set(i64::from(snapshot.publisher_blocked));
         self.batch_age.set(snapshot.batch_age.as_secs_f64());
+        self.clock_ahead.set(snapshot.clock_ahead.as_secs_f64());
         for cause in STOP_CAUSES {
             let stopped = snapshot.sender_stopped == Some(cause);
             self.sender_stopped.get_or_create(&CauseLabels { cause }).set(i64::from(stopped));

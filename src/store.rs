@@ -10,8 +10,10 @@
 pub mod batch;
 pub mod error;
 mod flush;
+mod journal;
 mod load;
 pub mod lock;
+mod log;
 pub mod mark;
 #[cfg(test)]
 pub(crate) mod memory;

@@ -286,6 +286,14 @@ impl Writer {
                 );
             }
         }
+        let latest = now.after(parts.limits.longest_delay());
+        let brought = writer.bring_forward(latest).await?;
+        if brought > 0 {
+            tracing::warn!(
+                jobs = brought,
+                "steps were scheduled by a clock that was ahead of this one: they are due sooner now"
+            );
+        }
         crash::point("attempts_doubted");
         let first_attempts_wait = writer.has_first_attempts_waiting().await?;
         tracing::info!(ledger = %ledger_uuid, "the book is open");

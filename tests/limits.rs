@@ -143,7 +143,8 @@ async fn what_is_pending_takes_room_and_what_oes_rejects_gives_it_back() {
 /// A daemon whose clock is the sandbox's, some hours before midnight.
 async fn daemon_in_the_morning(world: &World) -> Daemon {
     let since_midnight = SystemClock.now().as_millis().rem_euclid(86_400_000) / 1_000;
-    world.oes_clock.go_on(DAY - Duration::from_secs(u64::try_from(since_midnight).unwrap()));
+    let since_midnight = Duration::from_secs(u64::try_from(since_midnight).unwrap());
+    world.oes_clock.go_on(DAY.checked_sub(since_midnight).unwrap());
     world.oes_clock.go_on(Duration::from_secs(8 * 3_600));
     let mut config = world.config();
     config.http.listen.set_port(0);

@@ -38,6 +38,7 @@ mod no_job_lost;
 mod one_decision;
 mod operators;
 mod outcomes;
+mod proof;
 mod restore;
 mod schema_rules;
 mod sender_stops;

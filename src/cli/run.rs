@@ -5,7 +5,12 @@ use std::{process, sync::Arc};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, clock::SystemClock, config::Config, telemetry};
+use crate::{
+    app::App,
+    clock::{SteadyClock, SystemClock},
+    config::Config,
+    telemetry,
+};
 
 /// Exit code after a second signal: the next start picks up from the book.
 const LEFT_AT_ONCE: i32 = 130;
@@ -15,7 +20,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     // Taken before anything starts, so that no signal falls into a gap.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), book = %config.store.path.display(), "starting");
-    let app = App::start(config, Arc::new(SystemClock)).await?;
+    let app = App::start(config, Arc::new(SteadyClock::new(SystemClock))).await?;
     tracing::info!(listen = %app.http_address(), "health and metrics are served");
     let stop = app.stop_token();
     tokio::select! {

@@ -106,6 +106,12 @@ impl RetryLimits {
         }
     }
 
+    /// The longest delay that a step is ever given.
+    #[must_use]
+    pub fn longest_delay(&self) -> Duration {
+        self.schedule.max.max(self.approval_read_every).max(self.slow_read_every)
+    }
+
     /// The delay before a job in `state` is read again after `reads` reads.
     #[must_use]
     pub fn next_read(&self, state: State, reads: u32) -> Duration {
@@ -157,6 +163,7 @@ mod tests {
             absences: 0,
             age: Duration::from_secs(age_s),
         };
+        assert_eq!(limits.longest_delay(), Duration::from_secs(900));
         assert_eq!(limits.exhausted(tries(2, 99)), None);
         assert_eq!(limits.exhausted(tries(3, 0)), Some(ParkReason::AttemptsExhausted));
         assert_eq!(limits.exhausted(tries(0, 100)), Some(ParkReason::TooOld));

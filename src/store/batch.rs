@@ -5,17 +5,12 @@ use sqlx::{Connection as _, SqliteConnection};
 use super::{
     error::{StoreError, While as _},
     flush::flush,
+    journal::{self, seal},
     load::load,
     open::WriteConnection,
     work::{Counters, Needs, Work},
 };
-use crate::domain::time::TimestampMs;
-
-/// Pages of the log that are not in the database, after which they are copied there.
-const LOG_PAGES_MAX: i64 = 1_000;
-
-/// Batches after which the log's length is looked at: looking costs a little, and a batch is not long.
-const BATCHES_BETWEEN_LOOKS: u32 = 8;
+use crate::domain::{journal::Kind, time::TimestampMs};
 
 /// A batch whose transaction is open.
 pub struct Batch<'c> {
@@ -35,36 +30,11 @@ impl WriteConnection {
         counters: Counters,
         needs: &Needs,
     ) -> Result<Batch<'_>, StoreError> {
-        self.batches = self.batches.wrapping_add(1);
-        if self.batches.is_multiple_of(BATCHES_BETWEEN_LOOKS) {
-            self.keep_log_short().await?;
-        }
+        self.keep_log_short().await?;
         let mut transaction =
             self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing("beginning a batch")?;
         let work = load(&mut transaction, now, counters, needs).await?;
         Ok(Batch { transaction, work })
-    }
-
-    /// Copies the write-ahead log into the database once it is long.
-    ///
-    /// SQLite would do that by itself after a commit, but it tells nobody when the disk fails then: the
-    /// log would grow until the disk is full, and the daemon would go on after a failed sync.
-    async fn keep_log_short(&mut self) -> Result<(), StoreError> {
-        let (in_log, copied) = self.checkpoint("PRAGMA wal_checkpoint(NOOP)").await?;
-        if in_log.saturating_sub(copied) >= LOG_PAGES_MAX {
-            // What a reader still needs is left to the next time; nobody waits for anybody.
-            self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)").await?;
-        }
-        Ok(())
-    }
-
-    /// Pages in the log, and those of them that are in the database.
-    async fn checkpoint(&mut self, pragma: &'static str) -> Result<(i64, i64), StoreError> {
-        let (_others_busy, in_log, copied): (i64, i64, i64) = sqlx::query_as(pragma)
-            .fetch_one(&mut self.connection)
-            .await
-            .while_doing("copying the log into the database")?;
-        Ok((in_log, copied))
     }
 
     /// The number of a public key, which is noted if it is new.
@@ -80,7 +50,7 @@ impl WriteConnection {
         let mut transaction =
             self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing(doing)?;
         let now_ms = now.as_millis();
-        sqlx::query!(
+        let noted = sqlx::query!(
             "INSERT INTO signing_keys (key_id, public_key, first_used_ms)
              SELECT coalesce(max(key_id), 0) + 1, ?1, ?2 FROM signing_keys WHERE true
              ON CONFLICT (public_key) DO NOTHING",
@@ -94,6 +64,9 @@ impl WriteConnection {
             .fetch_one(&mut *transaction)
             .await
             .while_doing(doing)?;
+        if noted.rows_affected() > 0 {
+            seal(&mut transaction, now, journal::rows(Kind::SigningKeys, [row.key_id])).await?;
+        }
         transaction.commit().await.while_doing(doing)?;
         Ok(row.key_id)
     }
@@ -112,6 +85,24 @@ impl WriteConnection {
         Ok(doubted)
     }
 
+    /// Brings steps forward that are due later than any delay explains: the machine's clock was ahead
+    /// when they were scheduled. Answers how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn bring_forward(&mut self, latest: TimestampMs) -> Result<u64, StoreError> {
+        let latest_ms = latest.as_millis();
+        let brought = sqlx::query!(
+            "UPDATE jobs SET next_step_at_ms = ?1
+             WHERE final_outcome IS NULL AND next_step_at_ms > ?1",
+            latest_ms
+        )
+        .execute(&mut self.connection)
+        .await
+        .while_doing("bringing forward what is due too late")?;
+        Ok(brought.rows_affected())
+    }
+
     /// Whether any decided job waits for its first attempt.
     ///
     /// # Errors
@@ -126,18 +117,6 @@ impl WriteConnection {
         .while_doing("looking for decided jobs")?;
         Ok(row.waiting)
     }
-
-    /// Closes the connection after the last commit. The log is copied into the database first, which
-    /// the last connection to close would do by itself, but ours need not be the last.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn close(mut self) -> Result<(), StoreError> {
-        // SQLite copies the log when the last connection closes, which ours need not be, and would not
-        // say that it failed.
-        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").await?;
-        self.connection.close().await.while_doing("closing the book")
-    }
 }
 
 async fn doubt_open_attempts(
@@ -146,15 +125,17 @@ async fn doubt_open_attempts(
 ) -> Result<u64, StoreError> {
     let doing = "marking the attempts that were under way";
     let now_ms = now.as_millis();
-    sqlx::query!(
-        "UPDATE attempts SET result = 'restarted', finished_at_ms = ?1,
+    let open = sqlx::query!(
+        r#"UPDATE attempts SET result = 'restarted', finished_at_ms = ?1,
              detail = 'the daemon ended before it recorded an answer'
-         WHERE result IS NULL",
+         WHERE result IS NULL RETURNING attempt_seq AS "attempt_seq!""#,
         now_ms
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await
     .while_doing(doing)?;
+    let ended = open.iter().map(|attempt| attempt.attempt_seq);
+    seal(connection, now, journal::rows(Kind::AttemptEnds, ended)).await?;
     sqlx::query!(
         "UPDATE job_counts SET jobs = job_counts.jobs + sending.jobs
          FROM (SELECT type, jobs FROM job_counts WHERE state = 'sending') AS sending
@@ -188,6 +169,7 @@ impl Batch<'_> {
     /// [`StoreError`]; nothing is changed.
     pub async fn commit(mut self, key_id: i64) -> Result<Counters, StoreError> {
         flush(&mut self.transaction, &self.work, key_id).await?;
+        seal(&mut self.transaction, self.work.now, journal::rows_of(&self.work)).await?;
         self.transaction.commit().await.while_doing("committing a batch")?;
         Ok(self.work.counters)
     }

@@ -17,9 +17,11 @@ use uuid::Uuid;
 
 use super::{
     error::{StoreError, While as _, classify},
+    journal::{self, seal},
+    log::LogWatch,
     work::Counters,
 };
-use crate::domain::time::TimestampMs;
+use crate::domain::{journal::Kind, time::TimestampMs};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -27,7 +29,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const SQLITE_VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 
 /// How long a statement waits for a lock that somebody else holds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Read connections; reads are short.
 const READERS_MAX: u32 = 4;
@@ -45,8 +47,9 @@ const LOG_PIECE_BYTES: usize = 1_024 * 1_024;
 #[derive(Debug)]
 pub struct WriteConnection {
     pub(super) connection: SqliteConnection,
-    /// Batches that were begun, so that the log's length is looked at now and then.
-    pub(super) batches: u32,
+    pub(super) log: LogWatch,
+    /// Size of a page of the database, in bytes.
+    pub(super) page_bytes: u64,
 }
 
 /// Connections that only read.
@@ -112,7 +115,16 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
     MIGRATIONS.run(&mut connection).await.map_err(|error| not_migrated(error, path))?;
     let ledger_uuid = ledger_identity(&mut connection, now).await?;
     let counters = Counters::load(&mut connection).await?;
-    Ok(OpenedBook { writer: WriteConnection { connection, batches: 0 }, counters, ledger_uuid })
+    let page_bytes: i64 = sqlx::query_scalar("PRAGMA page_size")
+        .fetch_one(&mut connection)
+        .await
+        .while_doing(doing)?;
+    let writer = WriteConnection {
+        connection,
+        log: LogWatch::default(),
+        page_bytes: u64::try_from(page_bytes).unwrap_or(0),
+    };
+    Ok(OpenedBook { writer, counters, ledger_uuid })
 }
 
 /// Why the book could not be brought up to date. The disk may fail here too.
@@ -250,7 +262,7 @@ async fn ledger_identity(
     let doing = "reading the identity of the book";
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.while_doing(doing)?;
     let (fresh, now_ms) = (Uuid::new_v4().to_string(), now.as_millis());
-    sqlx::query!(
+    let made = sqlx::query!(
         "INSERT INTO ledger (one, ledger_uuid, created_at_ms) VALUES (1, ?1, ?2)
          ON CONFLICT DO NOTHING",
         fresh,
@@ -263,6 +275,9 @@ async fn ledger_identity(
         .fetch_one(&mut *transaction)
         .await
         .while_doing(doing)?;
+    if made.rows_affected() > 0 {
+        seal(&mut transaction, now, journal::rows(Kind::Ledger, [1])).await?;
+    }
     transaction.commit().await.while_doing(doing)?;
     row.ledger_uuid.parse().map_err(|error: uuid::Error| StoreError::Unreadable {
         table: "ledger",

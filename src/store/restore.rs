@@ -4,10 +4,11 @@ use sqlx::Connection as _;
 
 use super::{
     error::{StoreError, While as _},
+    journal::{self, seal},
     mark::Marked,
     open::OpenedBook,
 };
-use crate::domain::time::TimestampMs;
+use crate::domain::{journal::Kind, time::TimestampMs};
 
 const ACCEPTING: &str = "accepting the restored book";
 
@@ -37,10 +38,11 @@ impl OpenedBook {
         let connection = &mut self.writer.connection;
         let mut transaction =
             connection.begin_with("BEGIN IMMEDIATE").await.while_doing(ACCEPTING)?;
-        sqlx::query!(
+        let restore = sqlx::query!(
             "INSERT INTO restores (restore_seq, accepted_at_ms, mark_ledger, mark_attempt,
                  book_attempt, who, reason)
-             SELECT coalesce(max(restore_seq), 0) + 1, ?1, ?2, ?3, ?4, ?5, ?6 FROM restores",
+             SELECT coalesce(max(restore_seq), 0) + 1, ?1, ?2, ?3, ?4, ?5, ?6 FROM restores
+             RETURNING restore_seq",
             at_ms,
             ledger,
             by.mark.attempt,
@@ -48,18 +50,19 @@ impl OpenedBook {
             by.who,
             by.reason
         )
-        .execute(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await
         .while_doing(ACCEPTING)?;
-        sqlx::query!(
-            "INSERT INTO job_events (event_seq, job_seq, at_ms, kind, detail)
+        let notes = sqlx::query!(
+            r#"INSERT INTO job_events (event_seq, job_seq, at_ms, kind, detail)
              SELECT (SELECT coalesce(max(event_seq), 0) FROM job_events) + row_number() OVER (),
                     job_seq, ?1, 'parked', json_object('reason', 'predates_restore')
              FROM jobs WHERE final_outcome IS NULL AND (state = 'received'
-                 OR (state = 'parked' AND state_reason = 'needs_approval'))",
+                 OR (state = 'parked' AND state_reason = 'needs_approval'))
+             RETURNING event_seq AS "event_seq!""#,
             at_ms
         )
-        .execute(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await
         .while_doing(ACCEPTING)?;
         sqlx::query!(
@@ -84,6 +87,9 @@ impl OpenedBook {
         .execute(&mut *transaction)
         .await
         .while_doing(ACCEPTING)?;
+        let mut added = journal::rows(Kind::Restores, [restore.restore_seq]);
+        added.add(Kind::JobEvents, notes.iter().map(|note| note.event_seq));
+        seal(&mut transaction, by.at, added).await?;
         transaction.commit().await.while_doing(ACCEPTING)?;
         Ok(parked.rows_affected())
     }

@@ -4,7 +4,7 @@
 
 mod sums;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
@@ -21,7 +21,16 @@ use crate::domain::{
     ledger::{self, AccountKind, AccountTotals, Phase},
 };
 
+mod attempts;
+mod journal;
+
+pub use attempts::SignedAttempt;
+pub use journal::{Head, JournalCheck};
+
 const VERIFYING: &str = "verifying the book";
+
+/// Longest verification: the log beside the book cannot begin anew while a read of it lasts.
+const VERIFYING_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Most differences that are listed; more are only counted.
 pub const FAULTS_LISTED_MAX: usize = 100;
@@ -64,6 +73,16 @@ impl Readers {
     /// # Errors
     /// [`StoreError`] when the book cannot be read; differences are in the answer.
     pub async fn verify(&self) -> Result<Verification, StoreError> {
+        tokio::time::timeout(VERIFYING_MAX, self.verify_all()).await.map_err(|_| {
+            StoreError::Unusable(format!(
+                "verifying the book was given up after {} minutes, because the log beside it grows \
+                 meanwhile: copy the book while no daemon runs, and verify the copy",
+                VERIFYING_MAX.as_secs() / 60
+            ))
+        })?
+    }
+
+    async fn verify_all(&self) -> Result<Verification, StoreError> {
         // One transaction, so that the parts belong together while the writer goes on.
         let mut transaction = self.pool.begin().await.while_doing(VERIFYING)?;
         let mut found = Verification::default();

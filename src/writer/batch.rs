@@ -162,6 +162,7 @@ impl Writer {
                 self.counters = counters;
                 self.first_attempts_wait = first_attempts_wait;
                 self.metrics.committed(batch.len(), begun.elapsed());
+                self.metrics.log_is(self.book.log_bytes());
                 for item in &news {
                     news::tell(item, &self.metrics);
                 }

@@ -1,0 +1,269 @@
+//! What the book says can be proved offline, and whatever somebody changes in it is found.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use settled::{
+    domain::job::JobType,
+    operator::audit::{Audit, audit},
+    sandbox::{Effect, Fault, On, When},
+    store::{open_readers, verify::Head},
+};
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
+
+use crate::support::{
+    eventually,
+    world::{World, copy_book},
+};
+
+/// Columns that change in the life of a row and are therefore not sealed; everything else is.
+const CHANGING: [(&str, &[&str]); 4] = [
+    (
+        "jobs",
+        &[
+            "state_reason",
+            "next_step_at_ms",
+            "attempts_counted",
+            "reads_made",
+            "absences",
+            "tried_since_ms",
+            "verified_at_ms",
+        ],
+    ),
+    ("accounts", &[]),
+    ("quarantine", &["times_seen", "last_seen_ms"]),
+    ("outbox", &["published_at_ms"]),
+];
+
+/// Tables that hold no evidence: what they show follows from sealed rows, or is a matter of minutes.
+const NOT_SEALED: [&str; 4] = ["_sqlx_migrations", "connections", "currencies", "job_counts"];
+
+/// A book in which everything has happened that is sealed.
+async fn rich_book(world: &World) -> PathBuf {
+    let daemon = world.daemon().await;
+    let cleared = world.submit(JobType::Deallocation, "7").await;
+    let released = world.submit(JobType::Deallocation, "9000000").await;
+    let lost = world.reserve(JobType::Allocation, "5");
+    let reset = Effect::Reset { when: When::After };
+    world.inject(Fault::new(On::Update, reset).of_record(lost.id));
+    world.publish([world.job(&lost), b"no job".to_vec()]).await;
+    for record in [&cleared, &released, &lost] {
+        world.wait_for_state(record, "confirmed").await;
+    }
+    let readers = open_readers(&world.path("book.db")).await.unwrap();
+    eventually("the bad message is in quarantine", async || {
+        (readers.quarantined_count().await.unwrap() == 1).then_some(())
+    })
+    .await;
+    readers.close().await;
+    daemon.stop().await;
+    world.path("book.db")
+}
+
+async fn audited(book: &Path, known: Option<Head>) -> Result<Audit, String> {
+    let readers = open_readers(book).await.map_err(|error| error.to_string())?;
+    let audit = audit(&readers, known).await.map_err(|error| error.to_string());
+    readers.close().await;
+    audit
+}
+
+/// Somebody who can write to the file and knows how to get round its rules.
+struct Tamperer {
+    book: PathBuf,
+    tampered: PathBuf,
+}
+
+impl Tamperer {
+    async fn open(path: &Path) -> SqliteConnection {
+        let url = format!("sqlite:{}", path.display());
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        let settings = "PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON";
+        sqlx::raw_sql(settings).execute(&mut connection).await.unwrap();
+        let triggers: Vec<(String, String)> =
+            sqlx::query_as("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+        for (name, _) in triggers {
+            let drop = AssertSqlSafe(format!("DROP TRIGGER {name}"));
+            sqlx::raw_sql(drop).execute(&mut connection).await.unwrap();
+        }
+        connection
+    }
+
+    /// Carries out `sql` on a copy, and says what the audit finds. Answers whether any row was changed.
+    async fn tamper(&self, sql: &str) -> bool {
+        copy_book(&self.book, &self.tampered);
+        let mut connection = Self::open(&self.tampered).await;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await;
+        connection.close().await.unwrap();
+        let changed = match done {
+            Ok(done) => done.rows_affected() > 0,
+            // A unique index does not let it happen.
+            Err(_) => false,
+        };
+        if changed {
+            let found = audited(&self.tampered, None).await;
+            let holds = found.as_ref().is_ok_and(Audit::holds);
+            assert!(!holds, "not found: {sql}");
+        }
+        changed
+    }
+
+    async fn tables(&self) -> Vec<(String, Vec<(String, String)>)> {
+        let mut connection = Self::open(&self.book).await;
+        let names: Vec<(String,)> = sqlx::query_as(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY 1",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        let mut tables = Vec::new();
+        for (table,) in names {
+            let columns: Vec<(String, String)> =
+                sqlx::query_as("SELECT name, type FROM pragma_table_info(?1)")
+                    .bind(&table)
+                    .fetch_all(&mut connection)
+                    .await
+                    .unwrap();
+            tables.push((table, columns));
+        }
+        connection.close().await.unwrap();
+        tables
+    }
+}
+
+fn is_changing(table: &str, column: &str) -> bool {
+    CHANGING.iter().any(|(name, columns)| *name == table && columns.contains(&column))
+}
+
+#[tokio::test]
+async fn every_column_of_every_sealed_row_is_proof_against_a_change() {
+    let world = World::new().await;
+    let book = rich_book(&world).await;
+    assert!(audited(&book, None).await.unwrap().holds());
+    let copy = world.path("copy.db");
+    copy_book(&book, &copy);
+    let tamperer = Tamperer { book: copy, tampered: world.path("tampered.db") };
+
+    let (mut edited, mut empty) = (0, Vec::new());
+    for (table, columns) in tamperer.tables().await {
+        if NOT_SEALED.contains(&table.as_str()) {
+            continue;
+        }
+        let last = format!("rowid = (SELECT max(rowid) FROM {table})");
+        if !tamperer.tamper(&format!("DELETE FROM {table} WHERE {last}")).await {
+            empty.push(table);
+            continue;
+        }
+        for (column, kind) in columns {
+            if is_changing(&table, &column) {
+                continue;
+            }
+            let other = match kind.as_str() {
+                "TEXT" => {
+                    format!("coalesce(substr({column}, 1, length({column}) - 1) || '~', '~')")
+                }
+                "INTEGER" => format!("coalesce({column} + 1000, 1000)"),
+                "BLOB" => format!("substr({column}, 1, length({column}) - 1) || x'00'"),
+                other => panic!("{table}.{column} is a {other}"),
+            };
+            let other = if kind == "BLOB" { format!("CAST({other} AS BLOB)") } else { other };
+            assert!(
+                tamperer
+                    .tamper(&format!("UPDATE {table} SET {column} = {other} WHERE {last}"))
+                    .await,
+                "{table}.{column} could not be changed"
+            );
+            edited += 1;
+        }
+    }
+    assert!(edited > 80, "{edited}");
+    assert_eq!(empty, ["restores"], "what did not happen cannot be tampered with");
+}
+
+#[tokio::test]
+async fn rows_that_are_added_or_change_places_are_found() {
+    let world = World::new().await;
+    let book = rich_book(&world).await;
+    let copy = world.path("copy.db");
+    copy_book(&book, &copy);
+    let tamperer = Tamperer { book: copy, tampered: world.path("tampered.db") };
+    for sql in [
+        // Two movements change places.
+        "UPDATE transfers SET transfer_seq = -transfer_seq WHERE transfer_seq IN (3, 4);
+         UPDATE transfers SET transfer_seq = CASE transfer_seq WHEN -3 THEN 4 ELSE 3 END
+         WHERE transfer_seq < 0",
+        // Two messages change places.
+        "UPDATE messages SET job_seq = -job_seq WHERE job_seq IN (1, 2);
+         UPDATE messages SET job_seq = CASE job_seq WHEN -1 THEN 2 ELSE 1 END WHERE job_seq < 0",
+        // Something is booked beside the journal, and the balances follow.
+        "INSERT INTO transfers SELECT transfer_seq + 1, NULL, 1, 'adjusted', debit_account,
+             credit_account, '1', booked_at_ms FROM transfers ORDER BY transfer_seq DESC LIMIT 1",
+        "INSERT INTO job_events SELECT 1000, 1, 1, 'parked', '{}'",
+        // The last seal goes, with nothing else.
+        "DELETE FROM journal WHERE commit_seq = (SELECT max(commit_seq) FROM journal)",
+        // Two seals change places.
+        "UPDATE journal SET commit_seq = -commit_seq WHERE commit_seq IN (2, 3);
+         UPDATE journal SET commit_seq = CASE commit_seq WHEN -2 THEN 3 ELSE 2 END WHERE commit_seq < 0",
+        // What was decided is turned, wherever it is written.
+        "UPDATE decisions SET outcome = 'released', reject_code = 'x', reject_reason = 'x' WHERE job_seq = 1;
+         UPDATE jobs SET outcome = 'released', final_outcome = 'released' WHERE job_seq = 1",
+    ] {
+        assert!(tamperer.tamper(sql).await, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_book_that_was_cut_short_does_not_have_the_link_that_was_noted() {
+    let world = World::new().await;
+    let early = world.path("early.db");
+    let daemon = world.daemon().await;
+    let first = world.submit(JobType::Allocation, "5").await;
+    world.wait_for_state(&first, "confirmed").await;
+    daemon.stop().await;
+    copy_book(&world.path("book.db"), &early);
+    let noted_early = audited(&early, None).await.unwrap().journal.head.unwrap();
+    let book = rich_book(&world).await;
+    let noted = audited(&book, None).await.unwrap().journal.head.unwrap();
+    assert!(noted.commit > noted_early.commit);
+
+    assert!(audited(&book, Some(noted_early)).await.unwrap().holds(), "it only went on");
+    let cut = audited(&early, Some(noted)).await.unwrap();
+    assert!(!cut.holds(), "whole in itself, but older than what is known");
+    let other = Head { chain: noted_early.chain, ..noted };
+    assert!(!audited(&book, Some(other)).await.unwrap().holds());
+}
+
+#[tokio::test]
+async fn the_command_verifies_a_copy_without_a_configuration_and_says_what_is_wrong() {
+    let world = World::new().await;
+    let book = rich_book(&world).await;
+    let path = book.to_str().unwrap();
+    let told = world.must_run(&["verify"]).await;
+    for part in ["every page and index", "seals over", "attempts", "holds", "the journal ends with"]
+    {
+        assert!(told.contains(part), "{part} is missing in\n{told}");
+    }
+    assert!(!told.contains("fault"), "{told}");
+    let json: Value =
+        serde_json::from_str(&world.must_run(&["verify", "--book", path, "--json"]).await).unwrap();
+    let head = &json["journal"]["head"];
+    let known = format!("{}:{}", head["commit"], head["chain"].as_str().unwrap());
+    world.must_run(&["verify", "--known", &known]).await;
+
+    let tampered = world.path("tampered.db");
+    copy_book(&book, &tampered);
+    let mut connection = Tamperer::open(&tampered).await;
+    sqlx::raw_sql(
+        "UPDATE attempts SET body = replace(body, 'cleared', 'CLEARED') WHERE attempt_seq = 1",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    let (success, told, error) = world.run(&["verify", "--book", tampered.to_str().unwrap()]).await;
+    assert!(!success && error.contains("does not hold"), "{told}{error}");
+    assert!(told.contains("FAULT in the journal: seal") && told.contains("attempts 1"), "{told}");
+    assert!(told.contains("FAULT in the signatures: attempt 1 for record"), "{told}");
+}
