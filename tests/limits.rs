@@ -12,7 +12,7 @@ use settled::{
 };
 
 use crate::support::{
-    daemon::Daemon,
+    daemon::{Daemon, binary, run, text},
     world::{World, copy_book},
 };
 
@@ -246,10 +246,16 @@ async fn an_operator_s_word_decides_once_and_is_kept() {
 #[tokio::test]
 async fn of_two_operators_at_once_one_decides() {
     let (world, daemon) = world_with(&[("approvalAbove", "0")]).await;
+    // Written once: whoever starts second must not find it half written.
+    let config = world.config_file();
+    let said = async |what: &str, record: &Record| {
+        let id = record.id.to_string();
+        let output = run(binary(&config), &["jobs", what, &id, "--reason", "at once"]).await;
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    };
     for _ in 0..4 {
         let record = waiting(&world, JobType::Allocation, "5").await;
-        let (yes, no) =
-            tokio::join!(say(&world, "approve", &record), say(&world, "refuse", &record));
+        let (yes, no) = tokio::join!(said("approve", &record), said("refuse", &record));
         assert!(yes.0 != no.0, "{yes:?} {no:?}");
         let (loser, outcome) =
             if yes.0 { (no.1, Outcome::Cleared) } else { (yes.1, Outcome::Released) };
