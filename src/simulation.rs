@@ -30,6 +30,7 @@
 //! | `resolve`: parked records are not read | a job rests where it belongs |
 //! | `record`: any contrary end overrules | a job rests for a reason |
 //! | `confirm`: a void is not taken back from its day | a day's sum is what it cleared |
+//! | `work`: a void is taken back from the day of its end | a day's sum is what it cleared |
 //! | `work`: a total counts what goes back as what came | exposure is what came less what went |
 //! | `send_on`: what needs approval is sent on | a step never fails |
 //! | `approve`: a word moves what does not wait for one | a word moves only what waits for one |
