@@ -10,6 +10,9 @@ CREATE TABLE journal (
     chain        BLOB    NOT NULL CHECK (length(chain) = 32)      -- over this seal and the one before it
 ) STRICT;
 
+-- The seals of a job's rows are found by the times of the rows.
+CREATE INDEX journal_by_time ON journal (sealed_at_ms);
+
 CREATE TRIGGER journal_in_order BEFORE INSERT ON journal
 WHEN NEW.commit_seq <> (SELECT coalesce(max(commit_seq), 0) + 1 FROM journal)
 BEGIN SELECT RAISE(ABORT, 'the seals of the journal have no gaps'); END;

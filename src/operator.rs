@@ -1,6 +1,7 @@
 //! What operators ask for, as data: the command line prints it, and other surfaces can show it.
 
 pub mod audit;
+pub mod evidence;
 
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -9,6 +9,7 @@
 
 pub mod batch;
 pub mod error;
+pub mod evidence;
 mod flush;
 mod journal;
 mod load;
@@ -21,6 +22,7 @@ mod open;
 pub mod query;
 pub mod restore;
 mod rows;
+pub mod runs;
 pub mod verify;
 pub mod work;
 

@@ -44,6 +44,7 @@ use crate::{
     signer::SigningKey,
     store::{
         Mark, OpenedBook, StoreError,
+        runs::FinishedRun,
         work::{BadMessage, BookEventOutcome, Counters},
     },
 };
@@ -187,6 +188,14 @@ impl WriterHandle {
         self.ask(|answer| Command::Approve { record, word, by, answer }).await
     }
 
+    /// Writes a comparison with OES down.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn note_run(&self, run: FinishedRun) -> Result<Result<(), String>, WriterGone> {
+        self.ask(|answer| Command::NoteRun { run: Box::new(run), answer }).await
+    }
+
     /// Prepares nothing any more, so that the sender can come to its end.
     ///
     /// # Errors
@@ -296,7 +305,8 @@ impl Writer {
         }
         crash::point("attempts_doubted");
         let first_attempts_wait = writer.has_first_attempts_waiting().await?;
-        tracing::info!(ledger = %ledger_uuid, "the book is open");
+        let journal = writer.journal_head().await?;
+        tracing::info!(ledger = %ledger_uuid, %journal, "the book is open");
         let (handle, commands) = mpsc::channel(parts.queue_len_max);
         let writer = Self {
             book: writer,
@@ -363,6 +373,9 @@ impl Writer {
         if !lazy.is_empty() {
             self.execute(lazy).await?;
         }
-        self.book.close().await.map_err(WriterError::Store)
+        let journal = self.book.journal_head().await.map_err(WriterError::Store)?;
+        self.book.close().await.map_err(WriterError::Store)?;
+        tracing::info!(ledger = %self.ledger, %journal, "the book is closed");
+        Ok(())
     }
 }

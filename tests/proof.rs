@@ -35,8 +35,9 @@ const CHANGING: [(&str, &[&str]); 4] = [
     ("outbox", &["published_at_ms"]),
 ];
 
-/// Tables that hold no evidence: what they show follows from sealed rows, or is a matter of minutes.
-const NOT_SEALED: [&str; 7] = [
+/// Tables that hold no evidence: what they show follows from sealed rows, is a matter of minutes, or is
+/// what OES said at some time, on which no decision rests.
+const NOT_SEALED: [&str; 9] = [
     "_sqlx_migrations",
     "connection_limits",
     "connections",
@@ -44,6 +45,8 @@ const NOT_SEALED: [&str; 7] = [
     "currency_totals",
     "daily_cleared",
     "job_counts",
+    "reconcile_findings",
+    "reconcile_runs",
 ];
 
 /// A book in which everything has happened that is sealed.
@@ -274,4 +277,86 @@ async fn the_command_verifies_a_copy_without_a_configuration_and_says_what_is_wr
     assert!(!success && error.contains("does not hold"), "{told}{error}");
     assert!(told.contains("FAULT in the journal: seal") && told.contains("attempts 1"), "{told}");
     assert!(told.contains("FAULT in the signatures: attempt 1 for record"), "{told}");
+}
+
+#[tokio::test]
+async fn the_evidence_for_a_record_is_proof_without_the_book_and_shows_nothing_of_others() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    // Both go through the same commits, as far as they can.
+    let (mine, other) =
+        (world.reserve(JobType::Deallocation, "9000000"), world.reserve(JobType::Allocation, "4"));
+    let reset = Effect::Reset { when: When::After };
+    world.inject(Fault::new(On::Update, reset).of_record(mine.id));
+    world.publish([world.job(&mine), world.job(&other)]).await;
+    for record in [&mine, &other] {
+        world.wait_for_state(record, "confirmed").await;
+    }
+    let file = world.path("evidence.json");
+    let name = file.to_str().unwrap();
+    world.must_run(&["jobs", "evidence", &mine.id.to_string(), "--out", name]).await;
+    let (again, _, error) =
+        world.run(&["jobs", "evidence", &mine.id.to_string(), "--out", name]).await;
+    assert!(!again && error.contains("cannot make"), "{error}");
+    daemon.stop().await;
+
+    let told = world.must_run(&["verify", "--evidence", name]).await;
+    for part in
+        ["decided released, ended released", "attempt 1: signed by 0258e8", "rows are as they"]
+    {
+        assert!(told.contains(part), "{part} is missing in\n{told}");
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(&other.id.to_string()), "nothing of another client is in it");
+    let sent = &world.puts_of(&mine)[0].body;
+    assert!(
+        text.contains(
+            &serde_json::to_string(&serde_json::to_string(sent).unwrap()).unwrap()[3..90]
+        )
+    );
+
+    // Each seal that it names is in the book's chain.
+    let evidence: Value = serde_json::from_str(&text).unwrap();
+    for seal in evidence["seals"].as_array().unwrap() {
+        let known = format!("{}:{}", seal["commit"], seal["chain"].as_str().unwrap());
+        world.must_run(&["verify", "--known", &known]).await;
+    }
+
+    // Whatever is changed in what it proves is found.
+    let seals = evidence["seals"].as_array().unwrap().len();
+    let mut changed = 0;
+    for place in 0..seals {
+        let seal = &evidence["seals"][place];
+        for pointer in ["/previous", "/digest", "/chain", "/sealedAtMs", "/sealedRows", "/commit"] {
+            let mut tampered = evidence.clone();
+            let value = tampered["seals"][place].pointer_mut(pointer).unwrap();
+            *value = match value {
+                Value::String(text) => Value::from(format!("{}0", &text[..text.len() - 1])),
+                Value::Number(number) => Value::from(number.as_i64().unwrap() + 1),
+                other => panic!("{other}"),
+            };
+            if tampered != evidence {
+                assert_not_proved(&world, &tampered, &format!("{place}{pointer}")).await;
+                changed += 1;
+            }
+        }
+        for (kind, rows) in seal["rows"].as_object().unwrap() {
+            for (number, line) in rows.as_object().unwrap() {
+                let mut tampered = evidence.clone();
+                let edited = line.as_str().unwrap().replacen(['1', 'a', 'e'], "7", 1);
+                tampered["seals"][place]["rows"][kind][number] = edited.into();
+                assert_not_proved(&world, &tampered, &format!("{place} {kind} {number}")).await;
+                changed += 1;
+            }
+        }
+    }
+    assert!(changed > 20, "{changed}");
+}
+
+async fn assert_not_proved(world: &World, evidence: &Value, what: &str) {
+    let file = world.path("tampered.json");
+    std::fs::write(&file, evidence.to_string()).unwrap();
+    let (success, told, error) = world.run(&["verify", "--evidence", file.to_str().unwrap()]).await;
+    assert!(!success, "{what} is taken for proof: {told}");
+    assert!(error.contains("does not hold") || error.contains("is no evidence"), "{what}: {error}");
 }

@@ -1,6 +1,6 @@
 //! `settled jobs`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
@@ -57,6 +57,16 @@ pub(super) enum JobsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write everything that proves what was said about one record: its message, decision, movements,
+    /// exact signed bytes, answers and operators' actions, as they were sealed in the journal.
+    /// `settled verify --evidence FILE` checks it, also where the book is not.
+    Evidence {
+        /// The record: allocationId or deallocationId.
+        id: RecordId,
+        /// Where to; standard output if it is not given. The file must not exist.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Let a parked job go on, after its cause is gone. Never changes a decision that was made.
     ///
     /// A job that was parked undecided is decided as if it had just arrived. One that was decided keeps
@@ -109,7 +119,7 @@ impl From<TypeArgument> for JobType {
     }
 }
 
-fn parse_age(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 =
@@ -228,6 +238,9 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
                 bail!("there is no job about record {id} in {}", config.store.path.display());
             };
             if json { output::json(&view) } else { show(&view) }
+        }
+        JobsCommand::Evidence { id, out } => {
+            super::evidence::export(config, id, out.as_deref()).await
         }
         JobsCommand::Retry { ids, reason } => retry(config, &ids, &reason).await,
         JobsCommand::Approve { ids, reason } => {

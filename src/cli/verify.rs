@@ -22,6 +22,10 @@ pub(super) struct VerifyArgs {
     /// then nothing up to it was replaced.
     #[arg(long, value_name = "SEAL:HASH", value_parser = parse_head)]
     known: Option<Head>,
+    /// The evidence for one record, as `settled jobs evidence` made it, instead of a book: whether its
+    /// rows are those that were sealed, and its signatures those of its key.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["book", "known", "json"])]
+    evidence: Option<PathBuf>,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -39,6 +43,9 @@ pub(super) async fn run(
     load: impl FnOnce() -> anyhow::Result<Config>,
     arguments: VerifyArgs,
 ) -> anyhow::Result<()> {
+    if let Some(file) = &arguments.evidence {
+        return super::evidence::verify(file);
+    }
     let path = match arguments.book {
         Some(path) => path,
         None => load()?.store.path,

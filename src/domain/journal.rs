@@ -206,6 +206,11 @@ impl SealedRows {
         self.0.get(&kind).map_or(&[], Vec::as_slice)
     }
 
+    /// The numbers of a kind, in their order.
+    pub fn numbers(&self, kind: Kind) -> impl Iterator<Item = i64> {
+        self.ranges(kind).iter().flat_map(|(first, last)| *first..=*last)
+    }
+
     /// The kinds that there are.
     pub fn kinds(&self) -> impl Iterator<Item = Kind> {
         self.0.keys().copied()

@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::{
     error::{StoreError, While as _, unreadable},
+    open::WriteConnection,
     work::Work,
 };
 use crate::domain::{
@@ -131,6 +132,33 @@ pub(super) async fn leaves(
     connection: &mut SqliteConnection,
     rows: &SealedRows,
 ) -> Result<Leaves, StoreError> {
+    let mut leaves = Leaves::default();
+    for (kind, lines) in lines(connection, rows).await? {
+        for line in lines {
+            leaves.add(kind, &line);
+        }
+    }
+    Ok(leaves)
+}
+
+/// The names of what a row of a kind is written down with, in their order.
+pub(super) fn columns(kind: Kind) -> Vec<String> {
+    let name = |column: &str| {
+        let column = column.trim();
+        column
+            .strip_prefix("hex(")
+            .and_then(|rest| rest.strip_suffix(')'))
+            .unwrap_or(column)
+            .to_owned()
+    };
+    form(kind).columns.split(',').map(name).collect()
+}
+
+/// How the rows of each kind that `rows` names are written down, in their order.
+pub(super) async fn lines(
+    connection: &mut SqliteConnection,
+    rows: &SealedRows,
+) -> Result<BTreeMap<Kind, Vec<String>>, StoreError> {
     let text = to_text(rows)?;
     let sql: Vec<&str> =
         rows.kinds().filter_map(|kind| LINES.get(&kind)).map(String::as_str).collect();
@@ -139,7 +167,12 @@ pub(super) async fn leaves(
         .fetch_all(connection)
         .await
         .while_doing(READING)?;
-    leaves_of(rows, &found)
+    all_lines(rows, &found).map(|lines| {
+        lines
+            .into_iter()
+            .map(|(kind, lines)| (kind, lines.into_iter().map(str::to_owned).collect()))
+            .collect()
+    })
 }
 
 /// How many rows of a kind there are that must have been sealed.
@@ -209,13 +242,43 @@ pub(super) async fn seal(
     Ok(())
 }
 
+impl WriteConnection {
+    /// The last link of the journal as `SEAL:HASH`: noted in the log, it outlives the book.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn journal_head(&mut self) -> Result<String, StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT commit_seq AS "commit_seq!", lower(hex(chain)) AS "chain!: String" FROM journal
+               ORDER BY commit_seq DESC LIMIT 1"#
+        )
+        .fetch_one(&mut self.connection)
+        .await
+        .while_doing(READING)?;
+        Ok(format!("{}:{}", row.commit_seq, row.chain))
+    }
+}
+
 fn to_text(rows: &SealedRows) -> Result<String, StoreError> {
     serde_json::to_string(rows).map_err(|error| unreadable("journal")(&error))
 }
 
-/// The leaves of the rows that were found, which must be all that were named.
 fn leaves_of(rows: &SealedRows, found: &[Lines]) -> Result<Leaves, StoreError> {
     let mut leaves = Leaves::default();
+    for (kind, lines) in all_lines(rows, found)? {
+        for line in lines {
+            leaves.add(kind, line);
+        }
+    }
+    Ok(leaves)
+}
+
+/// The lines of the rows that were found, which must be all that were named.
+fn all_lines<'a>(
+    rows: &SealedRows,
+    found: &'a [Lines],
+) -> Result<BTreeMap<Kind, Vec<&'a str>>, StoreError> {
+    let mut all = BTreeMap::new();
     for kind in rows.kinds() {
         let lines = found.iter().find(|(word, ..)| word == kind.as_str());
         let (changed, text) = lines.map_or((0, ""), |(_, count, text)| {
@@ -226,11 +289,9 @@ fn leaves_of(rows: &SealedRows, found: &[Lines]) -> Result<Leaves, StoreError> {
             let expected = usize::try_from(named).unwrap_or(usize::MAX);
             return Err(StoreError::Moved { doing: SEALING, expected, changed });
         }
-        for line in text.split(LINE_BREAK) {
-            leaves.add(kind, line);
-        }
+        all.insert(kind, text.split(LINE_BREAK).collect());
     }
-    Ok(leaves)
+    Ok(all)
 }
 
 /// What a batch adds, as it is sealed.

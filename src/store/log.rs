@@ -128,6 +128,7 @@ mod tests {
     use std::path::Path;
 
     use tokio::sync::watch;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::{
@@ -164,7 +165,7 @@ mod tests {
             let mut read = readers.pool.begin().await.unwrap();
             sqlx::query("SELECT count(*) FROM jobs").execute(&mut *read).await.unwrap();
             last = Some(read);
-            let _ = tokio::time::timeout(Duration::from_millis(20), stop.changed()).await;
+            let _told = tokio::time::timeout(Duration::from_millis(20), stop.changed()).await;
         }
         drop(last);
     }
@@ -175,7 +176,9 @@ mod tests {
         let book = folder.path().join("book.db");
         let mut writer = open_writer(&book, TimestampMs::from_millis(0)).await.unwrap().writer;
         let (stop, stopped) = watch::channel(false);
-        let reading = tokio::spawn(overlapping_reads(open_readers(&book).await.unwrap(), stopped));
+        let tasks = TaskTracker::new();
+        tasks.spawn(overlapping_reads(open_readers(&book).await.unwrap(), stopped));
+        tasks.close();
         for number in 1..=(4 * LOG_PAGES_LONG / PAGES_WRITTEN) {
             write(&mut writer, number).await;
         }
@@ -184,7 +187,7 @@ mod tests {
         let most = LOG_PAGES_LONG + written_between_waits;
         assert!(log_pages(&book) < most, "{} pages, at most {most}", log_pages(&book));
         stop.send_replace(true);
-        reading.await.unwrap();
+        tasks.wait().await;
     }
 
     #[tokio::test]

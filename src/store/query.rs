@@ -11,12 +11,14 @@ use super::{
 use crate::domain::{decision::Outcome, ids::OutboxSeq, job::JobType, time::TimestampMs};
 
 mod book;
+mod compare;
 mod due;
 mod jobs;
 mod settings;
 mod timeline;
 
 pub use book::Holding;
+pub use compare::QuarantinedMessage;
 pub use due::ReadTarget;
 pub use jobs::{JobFilter, JobLine};
 pub use settings::{FieldChange, SettingLine, SettingsFilter};

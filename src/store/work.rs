@@ -21,6 +21,7 @@ pub use changes::{
 };
 pub(super) use sums::daily_key;
 
+use super::runs::FinishedRun;
 use crate::domain::{
     amount::{AmountError, Balance},
     book::{Adjustment, BookEvent, BookFact, Connection, Currency, body_hash},
@@ -396,6 +397,11 @@ impl Work {
     pub fn note(&mut self, job: JobSeq, kind: JobEventKind, detail: &Value) {
         let seq = next(&mut self.counters.job_event);
         self.changes.job_events.push(NewJobEvent { seq, job, kind, detail: detail.to_string() });
+    }
+
+    /// Writes a comparison with OES down.
+    pub fn note_run(&mut self, run: FinishedRun) {
+        self.changes.runs.push(run);
     }
 
     /// Takes a fact of the exchange into the book, at most once.

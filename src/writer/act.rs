@@ -104,6 +104,10 @@ impl Act<'_> {
             Command::Approve { record, word, by, .. } => {
                 Ok(Done::Approved(self.approve(*record, *word, by)?))
             }
+            Command::NoteRun { run, .. } => {
+                self.work.note_run(run.as_ref().clone());
+                Ok(Done::Nothing)
+            }
             Command::StopPreparing { .. } => Ok(Done::Nothing),
         }
     }

@@ -252,6 +252,9 @@ impl Writer {
                 self.wake.send.notify_one();
                 let _waiting = answer.send(Ok(approval));
             }
+            (Command::NoteRun { answer, .. }, _) => {
+                let _waiting = answer.send(Ok(()));
+            }
             (Command::StopPreparing { answer }, _) => {
                 // With the sender's channel gone, the sender comes to its end.
                 self.signing = None;
@@ -315,6 +318,10 @@ impl Writer {
             }
             // The job goes on waiting; nobody else is concerned.
             Command::Approve { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            Command::NoteRun { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }

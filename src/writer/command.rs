@@ -20,6 +20,7 @@ use crate::{
         send_on::{Operator, SentOn},
         sign::PreparedAttempt,
     },
+    store::runs::FinishedRun,
     store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
 };
 
@@ -60,6 +61,8 @@ pub(super) enum Command {
         by: Operator,
         answer: oneshot::Sender<Result<Approval, String>>,
     },
+    /// A comparison with OES that has ended.
+    NoteRun { run: Box<FinishedRun>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
@@ -104,6 +107,7 @@ impl Command {
             Self::ApplyBook { .. } => "apply_book",
             Self::SendOn { .. } => "send_on",
             Self::Approve { .. } => "approve",
+            Self::NoteRun { .. } => "note_run",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
         }
@@ -121,6 +125,7 @@ impl Command {
             Self::ApplyBook { .. }
             | Self::SendOn { .. }
             | Self::Approve { .. }
+            | Self::NoteRun { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
         }
@@ -164,7 +169,7 @@ impl Command {
                     add_book_needs(event, needs);
                 }
             }
-            Self::Published { .. } | Self::StopPreparing { .. } => {}
+            Self::Published { .. } | Self::NoteRun { .. } | Self::StopPreparing { .. } => {}
         }
     }
 }

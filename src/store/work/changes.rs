@@ -17,6 +17,7 @@ use crate::domain::{
     message::Refusal,
     payload::{Nonce, Signature},
 };
+use crate::store::runs::FinishedRun;
 
 /// What a batch needs to see.
 #[derive(Debug, Default)]
@@ -236,4 +237,5 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) currencies: BTreeMap<CurrencyCode, BookEventSeq>,
     pub(in crate::store) connection_caps: BTreeMap<(ConnectionId, CurrencyCode), BookEventSeq>,
     pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
+    pub(in crate::store) runs: Vec<FinishedRun>,
 }
