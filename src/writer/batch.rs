@@ -139,6 +139,7 @@ impl Writer {
             budget: self.budget.as_deref(),
             limits: &self.limits,
             connection_grace: self.connection_grace,
+            decides_without_key: self.decides_without_key,
             first_attempts_wait: self.first_attempts_wait,
             due_taken: 0,
             deferred: false,
@@ -247,6 +248,10 @@ impl Writer {
                 self.wake.resolve.notify_one();
                 let _waiting = answer.send(sent_on);
             }
+            (Command::Approve { answer, .. }, Done::Approved(approval)) => {
+                self.wake.send.notify_one();
+                let _waiting = answer.send(Ok(approval));
+            }
             (Command::NoteRun { answer, .. }, _) => {
                 let _waiting = answer.send(Ok(()));
             }
@@ -261,6 +266,7 @@ impl Writer {
                 | Command::DecideDue { .. }
                 | Command::ApplyBook { .. }
                 | Command::SendOn { .. }
+                | Command::Approve { .. }
                 | Command::Published { .. }
                 | Command::Park { .. },
                 _,
@@ -307,6 +313,11 @@ impl Writer {
                 Ok(())
             }
             Command::ApplyBook { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            // The job goes on waiting; nobody else is concerned.
+            Command::Approve { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }

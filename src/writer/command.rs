@@ -7,9 +7,11 @@ use crate::{
     domain::{
         book::{BookEvent, BookFact},
         ids::{JobSeq, OutboxSeq, RecordId},
+        policy::OperatorWord,
         state::ParkReason,
     },
     pipeline::{
+        approve::Approval,
         budget::SendPermit,
         confirm::Reply,
         record::{Intake, Recorded},
@@ -52,6 +54,13 @@ pub(super) enum Command {
     },
     /// A parked job that an operator lets go on.
     SendOn { record: RecordId, by: Operator, answer: oneshot::Sender<SentOn> },
+    /// An operator's word about a job that waits for one.
+    Approve {
+        record: RecordId,
+        word: OperatorWord,
+        by: Operator,
+        answer: oneshot::Sender<Result<Approval, String>>,
+    },
     /// A comparison with OES that has ended.
     NoteRun { run: Box<FinishedRun>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
@@ -73,6 +82,8 @@ pub(super) enum Done {
     Book(Vec<BookEventOutcome>),
     /// A job goes on or does not.
     SentOn(SentOn),
+    /// An operator's word was carried out or not.
+    Approved(Approval),
     /// Nothing that needs telling.
     Nothing,
 }
@@ -95,6 +106,7 @@ impl Command {
             Self::Published { .. } => "published",
             Self::ApplyBook { .. } => "apply_book",
             Self::SendOn { .. } => "send_on",
+            Self::Approve { .. } => "approve",
             Self::NoteRun { .. } => "note_run",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
@@ -112,6 +124,7 @@ impl Command {
             Self::Published { .. } => "after_commit_of_published",
             Self::ApplyBook { .. }
             | Self::SendOn { .. }
+            | Self::Approve { .. }
             | Self::NoteRun { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
@@ -148,7 +161,7 @@ impl Command {
             Self::Park { job, .. } => {
                 needs.jobs.insert(*job);
             }
-            Self::SendOn { record, .. } => {
+            Self::SendOn { record, .. } | Self::Approve { record, .. } => {
                 needs.records.insert(*record);
             }
             Self::ApplyBook { events, .. } => {
@@ -174,6 +187,9 @@ fn add_book_needs(event: &BookEvent, needs: &mut Needs) {
         }
         BookFact::CurrencyConfigured(currency) => {
             needs.currencies.insert(currency.currency.clone());
+        }
+        BookFact::ConnectionLimited(limits) => {
+            needs.connections.insert(limits.connection_id);
         }
         BookFact::BalanceAdjusted(adjustment) => {
             needs.connections.insert(adjustment.connection_id);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     book::BookEvent,
-    decision::Outcome,
+    decision::{DecidedBy, Outcome},
     ids::{
         AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
         QuarantineSeq, RecordId,
@@ -91,6 +91,10 @@ pub enum JobEventKind {
     Parked,
     /// An operator has looked, and sends it on.
     SentOn,
+    /// An operator has approved what is above the threshold.
+    Approved,
+    /// An operator has refused it.
+    Refused,
 }
 
 impl JobEventKind {
@@ -99,6 +103,8 @@ impl JobEventKind {
             Self::ReadBack => "read_back",
             Self::Parked => "parked",
             Self::SentOn => "sent_on",
+            Self::Approved => "approved",
+            Self::Refused => "refused",
         }
     }
 }
@@ -150,7 +156,7 @@ pub enum BookEventOutcome {
     AlreadyApplied,
     /// The id is known with another content; nothing changed.
     Contradicts,
-    /// It moves the balance of a connection that the book does not have; nothing changed.
+    /// It moves or limits a connection that the book does not have; nothing changed.
     UnknownConnection,
 }
 
@@ -160,6 +166,20 @@ pub(in crate::store) struct Account {
     pub(in crate::store) totals: AccountTotals,
     /// As loaded; `None` for an account that this batch makes.
     pub(in crate::store) before: Option<AccountTotals>,
+}
+
+/// A sum of two sides that is kept beside the movements it comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::store) struct Sum {
+    pub(in crate::store) totals: AccountTotals,
+    /// As loaded; `None` for one that this batch begins.
+    pub(in crate::store) before: Option<AccountTotals>,
+}
+
+impl Sum {
+    pub(in crate::store) fn loaded(totals: AccountTotals) -> Self {
+        Self { totals, before: Some(totals) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -173,6 +193,7 @@ pub(in crate::store) struct TrackedJob {
 pub(in crate::store) struct NewDecision {
     pub(in crate::store) job: JobSeq,
     pub(in crate::store) seen: String,
+    pub(in crate::store) by: DecidedBy,
 }
 
 pub(in crate::store) struct NewTransfer {
@@ -214,6 +235,7 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) book_events: Vec<NewBookEvent>,
     pub(in crate::store) connections: BTreeMap<ConnectionId, BookEventSeq>,
     pub(in crate::store) currencies: BTreeMap<CurrencyCode, BookEventSeq>,
+    pub(in crate::store) connection_caps: BTreeMap<(ConnectionId, CurrencyCode), BookEventSeq>,
     pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
     pub(in crate::store) runs: Vec<FinishedRun>,
 }
