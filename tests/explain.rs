@@ -36,7 +36,8 @@ async fn a_decision_is_made_again_from_what_it_saw_whatever_the_book_has_become(
 
     let before = world.history(more.id).await.unwrap().job;
     let told = world.must_run(&["jobs", "explain", &more.id.to_string()]).await;
-    for part in ["available", "exposure of the connection", "decided at", "by policy", ", the same"] {
+    for part in ["available", "exposure of the connection", "decided at", "by policy", ", the same"]
+    {
         assert!(told.contains(part), "{part} is missing in\n{told}");
     }
     assert!(!told.contains("NOT the same"));
