@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and which room answers.
 
+mod archive;
+mod backup;
 mod book;
 mod demo;
 mod doctor;
@@ -58,6 +60,18 @@ enum Command {
     /// Prove the book: the file, every balance, the journal's chain over all that never changes, and
     /// every signature. Needs neither daemon nor network. Exits with 1 on any fault.
     Verify(verify::VerifyArgs),
+    /// Move the history of old final jobs into the archive (archive.path) now.
+    ///
+    /// A daemon does so by itself, every archive.every_s. With a daemon running, it is told to do so at
+    /// once, and this command does not wait for the end of it.
+    Archive,
+    /// Copy the book to FILE, also while a daemon runs, and verify the copy.
+    ///
+    /// The copy is the book as it was at one moment. It is written to FILE.partial, synced, verified as
+    /// `settled verify` does, and only then named FILE; an existing FILE is never replaced. The log beside
+    /// the book (-wal) grows for as long as the copying lasts, by what is committed meanwhile. Archives
+    /// are not copied: copy their files after this command, never before it.
+    Backup(backup::BackupArgs),
     /// Look at the signing key and sign with it.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -86,6 +100,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Jobs(command) => jobs::run(&load()?, command).await,
         Command::Book(command) => book::run(&load()?, command).await,
         Command::Verify(arguments) => verify::run(|| Ok(load()?), arguments).await,
+        Command::Archive => archive::run(&load()?).await,
+        Command::Backup(arguments) => backup::run(&load()?, &arguments).await,
         Command::Key(command) => key::run(load, command),
         Command::Sandbox(arguments) => sandbox::run(load, *arguments).await,
         Command::Demo(arguments) => demo::run(&load()?, &arguments).await,

@@ -7,6 +7,7 @@ use std::{
     io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,6 +50,8 @@ pub struct Control {
     pub writer: WriterHandle,
     /// The parts' health.
     pub checks: Checks,
+    /// The bell of what archives, if anything does.
+    pub archive: Option<Arc<Notify>>,
 }
 
 /// A request to take facts into the book.
@@ -62,6 +65,12 @@ struct BookRequest {
 #[derive(Serialize, Deserialize)]
 struct BookAnswer {
     outcomes: Vec<BookEventOutcome>,
+}
+
+/// The daemon has been told to archive.
+#[derive(Serialize, Deserialize)]
+struct Rung {
+    archiving: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -110,6 +119,7 @@ impl Control {
         let router = Router::new()
             .route("/v1/book/events", post(book_events))
             .route("/v1/jobs/{record}/send-on", post(send_on))
+            .route("/v1/archive", post(archive))
             .route("/readyz", get(readyz))
             .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
             .with_state(self);
@@ -165,6 +175,19 @@ async fn send_on(
                 (StatusCode::SERVICE_UNAVAILABLE, Json(fault)).into_response()
             }
         },
+    }
+}
+
+async fn archive(State(control): State<Control>) -> Response {
+    match &control.archive {
+        Some(bell) => {
+            bell.notify_one();
+            Json(Rung { archiving: true }).into_response()
+        }
+        None => {
+            let error = "it archives nothing: it was started without archive.path, or may sign nothing";
+            (StatusCode::CONFLICT, Json(Fault { error: error.to_owned() })).into_response()
+        }
     }
 }
 
@@ -225,6 +248,15 @@ impl ControlClient {
             serde_json::to_string(by).map_err(|error| ControlError::Refused(error.to_string()))?;
         let url = format!("http://settled/v1/jobs/{record}/send-on");
         self.exchange(self.http.post(url).body(body)).await
+    }
+
+    /// Has the daemon archive now what is old enough; it does not wait for the end of it.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn archive(&self) -> Result<(), ControlError> {
+        let _told: Rung = self.exchange(self.http.post("http://settled/v1/archive")).await?;
+        Ok(())
     }
 
     /// Asks the daemon which of its parts are ready.

@@ -25,6 +25,8 @@
 )]
 
 mod architecture;
+mod archive;
+mod backup;
 mod bad_messages;
 mod broker_faults;
 mod chaos;

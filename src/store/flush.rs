@@ -3,6 +3,7 @@
 //! Each statement takes its rows as one JSON array and must change exactly as many rows as the array
 //! has; updates are guarded by what was read. Anything else rolls the whole batch back.
 
+mod archive;
 mod book;
 mod jobs;
 mod messages;
@@ -38,7 +39,8 @@ pub(super) async fn flush(
     messages::quarantine(connection, work).await?;
     messages::outbox(connection, work).await?;
     messages::published(connection, work).await?;
-    jobs::job_counts(connection, work).await
+    jobs::job_counts(connection, work).await?;
+    archive::remove(connection, work).await
 }
 
 fn array(rows: Vec<Value>) -> (usize, String) {

@@ -10,11 +10,13 @@ use super::{
 };
 use crate::domain::{decision::Outcome, ids::OutboxSeq, job::JobType, time::TimestampMs};
 
+mod archive;
 mod book;
 mod due;
 mod jobs;
 mod timeline;
 
+pub use archive::Archivable;
 pub use book::Holding;
 pub use due::ReadTarget;
 pub use jobs::{JobFilter, JobLine};
@@ -114,6 +116,7 @@ impl Readers {
         let row = sqlx::query!(
             r#"SELECT ledger_uuid,
                 max((SELECT coalesce(max(attempt_seq), 0) FROM attempts),
+                    (SELECT coalesce(max(attempt_seq), 0) FROM archives),
                     (SELECT coalesce(max(mark_attempt), 0) FROM restores)) AS "attempt!: i64"
                FROM ledger"#
         )

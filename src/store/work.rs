@@ -19,6 +19,7 @@ pub use changes::{
     OutcomeMessage, Owner,
 };
 
+use super::archive::Removal;
 use crate::domain::{
     amount::{AmountError, Balance},
     book::{Adjustment, BookEvent, BookFact, Connection, Currency, body_hash},
@@ -397,6 +398,13 @@ impl Work {
     /// Notes that the broker has confirmed messages of the outbox.
     pub fn published(&mut self, messages: impl IntoIterator<Item = OutboxSeq>) {
         self.changes.published.extend(messages);
+    }
+
+    /// Removes rows that are in an archive. One archiving fits into a batch: answers whether it does.
+    pub fn archive(&mut self, removal: Removal) -> bool {
+        let fits = self.changes.archiving.is_none();
+        self.changes.archiving.get_or_insert(removal);
+        fits
     }
 
     /// Takes a fact of the exchange into the book, at most once.

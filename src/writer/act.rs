@@ -96,6 +96,9 @@ impl Act<'_> {
             Command::SendOn { record, by, .. } => {
                 Ok(Done::SentOn(send_on::send_on(self.work, *record, by)?))
             }
+            Command::Archive { removal, .. } => {
+                Ok(Done::Archived(self.work.archive(removal.as_ref().clone())))
+            }
             Command::StopPreparing { .. } => Ok(Done::Nothing),
         }
     }

@@ -247,6 +247,10 @@ impl Writer {
                 self.wake.resolve.notify_one();
                 let _waiting = answer.send(sent_on);
             }
+            (Command::Archive { answer, .. }, Done::Archived(is_done)) => {
+                let told = if is_done { Ok(()) } else { Err("one archiving at a time".to_owned()) };
+                let _waiting = answer.send(told);
+            }
             (Command::StopPreparing { answer }, _) => {
                 // With the sender's channel gone, the sender comes to its end.
                 self.signing = None;
@@ -258,6 +262,7 @@ impl Writer {
                 | Command::DecideDue { .. }
                 | Command::ApplyBook { .. }
                 | Command::SendOn { .. }
+                | Command::Archive { .. }
                 | Command::Published { .. }
                 | Command::Park { .. },
                 _,
@@ -304,6 +309,10 @@ impl Writer {
                 Ok(())
             }
             Command::ApplyBook { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            Command::Archive { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }

@@ -18,6 +18,7 @@ use crate::{
         send_on::{Operator, SentOn},
         sign::PreparedAttempt,
     },
+    store::archive::Removal,
     store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
 };
 
@@ -51,6 +52,8 @@ pub(super) enum Command {
     },
     /// A parked job that an operator lets go on.
     SendOn { record: RecordId, by: Operator, answer: oneshot::Sender<SentOn> },
+    /// Rows that are in an archive now, to be removed from the book.
+    Archive { removal: Box<Removal>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
@@ -70,6 +73,8 @@ pub(super) enum Done {
     Book(Vec<BookEventOutcome>),
     /// A job goes on or does not.
     SentOn(SentOn),
+    /// Rows were removed, or not, because another command of the batch removed some.
+    Archived(bool),
     /// Nothing that needs telling.
     Nothing,
 }
@@ -92,6 +97,7 @@ impl Command {
             Self::Published { .. } => "published",
             Self::ApplyBook { .. } => "apply_book",
             Self::SendOn { .. } => "send_on",
+            Self::Archive { .. } => "archive",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
         }
@@ -106,6 +112,7 @@ impl Command {
             Self::Finish { .. } => "after_commit_of_finish",
             Self::SettleReads { .. } => "after_commit_of_settle_reads",
             Self::Published { .. } => "after_commit_of_published",
+            Self::Archive { .. } => "after_commit_of_archive",
             Self::ApplyBook { .. }
             | Self::SendOn { .. }
             | Self::StopPreparing { .. }
@@ -151,7 +158,8 @@ impl Command {
                     add_book_needs(event, needs);
                 }
             }
-            Self::Published { .. } | Self::StopPreparing { .. } => {}
+            // Jobs that are over are removed as they were copied.
+            Self::Published { .. } | Self::Archive { .. } | Self::StopPreparing { .. } => {}
         }
     }
 }

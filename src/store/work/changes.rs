@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::store::archive::Removal;
 use crate::domain::{
     book::BookEvent,
     decision::Outcome,
@@ -213,5 +214,7 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) book_events: Vec<NewBookEvent>,
     pub(in crate::store) connections: BTreeMap<ConnectionId, BookEventSeq>,
     pub(in crate::store) currencies: BTreeMap<CurrencyCode, BookEventSeq>,
+    /// Rows that are removed, because they are in an archive.
+    pub(in crate::store) archiving: Option<Removal>,
     pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
 }
