@@ -37,7 +37,8 @@ async fn a_backup_that_is_made_under_load_is_whole_and_can_be_gone_on_from() {
     let backup = world.path("backup.db");
     let name = backup.to_str().unwrap();
     let load = world.publish(records.iter().map(|record| world.job(record)));
-    let ((), told) = tokio::join!(load, world.must_run(&["backup", name]));
+    let arguments = ["backup", name];
+    let ((), told) = tokio::join!(load, world.must_run(&arguments));
     assert!(told.contains("has the book as of seal") && told.contains("verified"), "{told}");
     assert!(!world.path("backup.db.partial").exists());
     copy_book(&world.path("archive.db"), &world.path("archive-copy.db"));
