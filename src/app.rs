@@ -308,9 +308,11 @@ impl App {
         let Some(archiver) = archiver else { return };
         let (wake, stop) = (wake.clone(), self.stop.clone());
         let every = Duration::from_secs(config.archive.every_s);
-        self.spawn("archiver", Stage::Intake, async move {
-            Ok(archiver.run(every, wake, stop).await?)
-        });
+        self.spawn(
+            "archiver",
+            Stage::Intake,
+            async move { Ok(archiver.run(every, wake, stop).await?) },
+        );
     }
 
     /// Where the HTTP listener is.

@@ -179,16 +179,12 @@ async fn send_on(
 }
 
 async fn archive(State(control): State<Control>) -> Response {
-    match &control.archive {
-        Some(bell) => {
-            bell.notify_one();
-            Json(Rung { archiving: true }).into_response()
-        }
-        None => {
-            let error = "it archives nothing: it was started without archive.path, or may sign nothing";
-            (StatusCode::CONFLICT, Json(Fault { error: error.to_owned() })).into_response()
-        }
+    if let Some(bell) = &control.archive {
+        bell.notify_one();
+        return Json(Rung { archiving: true }).into_response();
     }
+    let error = "it archives nothing: it was started without archive.path, or may sign nothing";
+    (StatusCode::CONFLICT, Json(Fault { error: error.to_owned() })).into_response()
 }
 
 /// Reaches the daemon that holds a book.

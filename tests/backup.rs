@@ -41,8 +41,21 @@ async fn a_backup_that_is_made_under_load_is_whole_and_can_be_gone_on_from() {
     let ((), told) = tokio::join!(load, world.must_run(&arguments));
     assert!(told.contains("has the book as of seal") && told.contains("verified"), "{told}");
     assert!(!world.path("backup.db.partial").exists());
-    copy_book(&world.path("archive.db"), &world.path("archive-copy.db"));
     world.must_run(&["verify", "--book", name]).await;
+    // With its archives, in a folder of its own, it is whole without what is here.
+    let folder = world.path("elsewhere");
+    std::fs::create_dir(&folder).unwrap();
+    let elsewhere = folder.join("copy.db");
+    let told = world.must_run(&["backup", "--archives", elsewhere.to_str().unwrap()]).await;
+    assert!(told.contains("1 archives stand beside it"), "{told}");
+    let (archive, away) = (world.path("archive.db"), world.path("away.db"));
+    std::fs::rename(&archive, &away).unwrap();
+    world.must_run(&["verify", "--book", elsewhere.to_str().unwrap()]).await;
+    let partial = world.path("none.db");
+    let (success, _, error) = world.run(&["backup", partial.to_str().unwrap()]).await;
+    assert!(!success && error.contains("archive.db") && error.contains("bring"), "{error}");
+    assert!(!partial.exists() && !world.path("none.db.partial").exists());
+    std::fs::rename(&away, &archive).unwrap();
     let (again, _, error) = world.run(&["backup", name]).await;
     assert!(!again && error.contains("nothing is replaced"), "{error}");
     let quick = world.path("quick.db");

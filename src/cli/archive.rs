@@ -11,11 +11,7 @@ use crate::{
     config::Config,
     metrics::Metrics,
     pipeline::archive::Archiver,
-    store::{
-        Mark,
-        mark::Standing,
-        open_readers,
-    },
+    store::{Mark, mark::Standing, open_readers},
 };
 
 /// How the lock says who holds the book.
@@ -53,10 +49,10 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
         Arc::new(SystemClock),
     );
     let mut archiver = archiver.context("archive.path is not set")?;
-    let archived = archiver.archive(None, &CancellationToken::new()).await;
+    let moved = archiver.archive(None, &CancellationToken::new()).await;
     let file = archiver.file.display().to_string();
     drop(archiver);
     readers.close().await;
     target.close().await?;
-    output::line(format_args!("the history of {} jobs went into {file}", archived?))
+    output::line(format_args!("the history of {} jobs went into {file}", moved?))
 }

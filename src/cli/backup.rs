@@ -17,7 +17,7 @@ use crate::{
     operator::audit,
     store::{
         archive::open_history,
-        backup::copy_book,
+        backup::{archive_faults, copy_book},
         open_readers,
         verify::Head,
     },
@@ -28,71 +28,136 @@ use crate::{
 pub(super) struct BackupArgs {
     /// Where to. It must not be there yet.
     file: PathBuf,
+    /// Copy the book's archives too, into the same folder and under their own names.
+    #[arg(long)]
+    archives: bool,
     /// Check the file and its place in the journal only, not every seal, balance and signature.
     #[arg(long)]
     quick: bool,
 }
 
-pub(super) async fn run(config: &Config, arguments: &BackupArgs) -> anyhow::Result<()> {
-    let BackupArgs { file, quick } = arguments;
-    let partial = beside(file, ".partial");
-    for path in [file, &partial] {
-        ensure!(
-            !path.try_exists().with_context(|| format!("cannot look for {}", path.display()))?,
-            "{} is there already, and nothing is replaced{}",
-            path.display(),
-            if path == file { "" } else { ": a backup is under way, or was cut off; remove it then" }
-        );
+/// A file that is being copied. It has its name only once everything is as it must be.
+struct Copy {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Copy {
+    fn new(from: &Path, to: PathBuf) -> anyhow::Result<Self> {
+        let copy = Self { from: from.to_owned(), to };
+        for path in [&copy.to, &copy.partial()] {
+            let is_there = path.try_exists();
+            ensure!(
+                !is_there.with_context(|| format!("cannot look for {}", path.display()))?,
+                "{} is there already, and nothing is replaced{}",
+                path.display(),
+                if *path == copy.to {
+                    ""
+                } else {
+                    ": a backup is under way, or was cut off; remove it then"
+                }
+            );
+        }
+        Ok(copy)
     }
-    let book = open_readers(&config.store.path).await?;
-    let before = book.last_link().await?.context("the book has no journal")?;
-    book.close().await;
+
+    fn partial(&self) -> PathBuf {
+        beside(&self.to, ".partial")
+    }
+
+    /// Copies and syncs. Answers the number of bytes.
+    async fn make(&self) -> anyhow::Result<u64> {
+        let partial = self.partial();
+        copy_book(&self.from, &partial).await?;
+        let sync = || {
+            let file = File::open(&partial)?;
+            file.sync_all()?;
+            Ok::<_, io::Error>(file.metadata()?.len())
+        };
+        sync().with_context(|| format!("cannot sync {}", partial.display()))
+    }
+
+    /// Gives the copy its name, which is on the disk when this returns.
+    fn name(&self) -> anyhow::Result<()> {
+        // What reading has left beside it belongs to a name that it will not have.
+        for suffix in ["-wal", "-shm"] {
+            remove(&beside(&self.partial(), suffix)).context("cannot clear up after verifying")?;
+        }
+        rename_new(&self.partial(), &self.to)
+            .with_context(|| format!("cannot name it {}", self.to.display()))?;
+        let folder = self.to.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .with_context(|| format!("cannot sync {}", folder.display()))
+    }
+}
+
+pub(super) async fn run(config: &Config, arguments: &BackupArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let made = make(&config.store.path, &partial, file, before, *quick).await;
-    let (head, bytes) = match made {
+    let mut copies = vec![Copy::new(&config.store.path, arguments.file.clone())?];
+    let (head, bytes) = match make(config, arguments, &mut copies).await {
         Ok(made) => made,
         Err(error) => {
-            let left = remove_all(&partial);
-            return Err(error.context(match left {
-                Ok(()) => format!("no backup was made; {} is removed", partial.display()),
-                Err(left) => format!(
-                    "no backup was made; what is left of it is {}, which cannot be removed ({left})",
-                    partial.display()
-                ),
+            let left: Vec<String> =
+                copies.iter().filter_map(|copy| left_of(&copy.partial())).collect();
+            return Err(error.context(if left.is_empty() {
+                "no backup was made, and nothing is left of it".to_owned()
+            } else {
+                format!("no backup was made; remove what is left of it: {}", left.join(", "))
             }));
         }
     };
+    let archives = copies.len().saturating_sub(1);
     output::line(format_args!(
-        "{} has the book as of seal {}:{}, {bytes} bytes, {} after {}",
-        file.display(),
+        "{} has the book as of seal {}:{}, {bytes} bytes, {} after {}{}",
+        arguments.file.display(),
         head.commit,
         head.chain,
-        if *quick { "checked in part" } else { "verified" },
+        if arguments.quick { "checked in part" } else { "verified" },
         output::duration(begun.elapsed()),
+        if archives == 0 {
+            String::new()
+        } else {
+            format!("; {archives} archives stand beside it")
+        },
     ))
 }
 
-/// Copies, syncs, verifies, and gives the copy its name.
+/// Copies, syncs, verifies, and gives the copies their names, the book's last.
 async fn make(
-    book: &Path,
-    partial: &Path,
-    file: &Path,
-    before: Head,
-    quick: bool,
+    config: &Config,
+    arguments: &BackupArgs,
+    copies: &mut Vec<Copy>,
 ) -> anyhow::Result<(Head, u64)> {
-    copy_book(book, partial).await?;
-    let bytes = sync(partial).with_context(|| format!("cannot sync {}", partial.display()))?;
-    let head = verify(partial, before, quick).await?;
-    // What reading has left beside it belongs to a name that it will not have.
-    for suffix in ["-wal", "-shm"] {
-        remove(&beside(partial, suffix)).context("cannot clear up after verifying")?;
+    let book = open_readers(&config.store.path).await?;
+    let before = book.last_link().await;
+    book.close().await;
+    let before = before?.context("the book has no journal")?;
+    let [copy] = copies.as_slice() else { bail!("one book is copied") };
+    let bytes = copy.make().await?;
+    let partial = copy.partial();
+    if arguments.archives {
+        // After the book: what the book says is in an archive must be in the archive's copy.
+        let read = open_history(&partial).await?;
+        let files: Vec<PathBuf> = read.archive_files().map(Path::to_owned).collect();
+        let all = read.has_all_archives();
+        read.close().await;
+        all?;
+        for file in files {
+            let name = file.file_name().context("an archive has no name")?;
+            let archive = Copy::new(&file, arguments.file.with_file_name(name))?;
+            copies.push(archive);
+            let archive = copies.last().context("it was just added")?;
+            archive.make().await?;
+            let faults = archive_faults(&archive.partial()).await?;
+            ensure!(faults.is_empty(), "{}: {}", archive.partial().display(), faults.join("; "));
+        }
     }
-    rename_new(partial, file).with_context(|| format!("cannot name it {}", file.display()))?;
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .with_context(|| format!("cannot sync {}", folder.display()))?;
+    let head = verify(&partial, before, arguments.quick).await?;
+    for copy in copies.iter().rev() {
+        copy.name()?;
+    }
     Ok((head, bytes))
 }
 
@@ -118,12 +183,6 @@ async fn verify(partial: &Path, before: Head, quick: bool) -> anyhow::Result<Hea
     checked
 }
 
-fn sync(file: &Path) -> io::Result<u64> {
-    let file = File::open(file)?;
-    file.sync_all()?;
-    Ok(file.metadata()?.len())
-}
-
 /// Renames, but never over another file, where the file system can promise that.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -141,11 +200,10 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn remove_all(partial: &Path) -> io::Result<()> {
-    for suffix in ["", "-journal", "-wal", "-shm"] {
-        remove(&beside(partial, suffix))?;
-    }
-    Ok(())
+/// Removes what is left of a copy. Answers its name if that was not possible.
+fn left_of(partial: &Path) -> Option<String> {
+    let removed = ["", "-journal", "-wal", "-shm"].map(|suffix| remove(&beside(partial, suffix)));
+    removed.into_iter().any(|removed| removed.is_err()).then(|| partial.display().to_string())
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HttpConfig, LogConfig, LogFormat, OesConfig,
-    RetryConfig, ShutdownConfig, StoreConfig, WriterConfig,
+    ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HttpConfig, LogConfig,
+    LogFormat, OesConfig, RetryConfig, ShutdownConfig, StoreConfig, WriterConfig,
 };
 
 impl Default for StoreConfig {

@@ -9,7 +9,9 @@ use crate::{
     signer,
     store::{
         Readers, StoreError,
-        verify::{ArchivesCheck, FAULTS_LISTED_MAX, Head, JournalCheck, SignedAttempt, Verification},
+        verify::{
+            ArchivesCheck, FAULTS_LISTED_MAX, Head, JournalCheck, SignedAttempt, Verification,
+        },
     },
 };
 

@@ -19,8 +19,12 @@ use crate::{
     writer::{WriterGone, WriterHandle},
 };
 
-/// Jobs whose rows go together. Their removal is a batch of the writer, and others wait for its end.
+/// Jobs whose rows go together in the daemon. Their removal is a batch of the writer, and others wait for
+/// its end.
 const JOBS_AT_A_TIME: usize = 100;
+
+/// The same where nobody else waits.
+const JOBS_AT_A_TIME_ALONE: usize = 1_000;
 
 /// Jobs that are looked at together.
 const LOOKED_AT: i64 = 1_000;
@@ -119,7 +123,8 @@ impl Archiver {
         Ok(())
     }
 
-    /// Archives everything that is old enough. Answers how many jobs.
+    /// Archives everything that is old enough, with a rest of `breath` between batches if others have work
+    /// to do. Answers how many jobs.
     ///
     /// # Errors
     /// [`ArchivingError`]; what was archived until then is.
@@ -166,7 +171,8 @@ impl Archiver {
                     self.from = job;
                 }
             }
-            for jobs in ready.chunks(JOBS_AT_A_TIME) {
+            let together = if breath.is_some() { JOBS_AT_A_TIME } else { JOBS_AT_A_TIME_ALONE };
+            for jobs in ready.chunks(together) {
                 if stop.is_cancelled() {
                     break;
                 }

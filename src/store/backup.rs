@@ -52,19 +52,32 @@ impl Readers {
     }
 }
 
-/// Writes the book at `book` into `copy`, which must not be there, as it is at one moment. The writer
-/// goes on meanwhile; its log grows until this ends.
+/// Writes the book or archive at `book` into `copy`, which must not be there, as it is at one moment. The
+/// writer goes on meanwhile; the log of a book grows until this ends.
 ///
 /// # Errors
 /// [`StoreError`]; what is of the copy is not usable.
 pub async fn copy_book(book: &Path, copy: &Path) -> Result<(), StoreError> {
     let doing = "copying the book";
-    let name = copy.to_str().ok_or_else(|| {
-        StoreError::Unusable(format!("{} is no name in UTF-8", copy.display()))
-    })?;
+    let name = copy
+        .to_str()
+        .ok_or_else(|| StoreError::Unusable(format!("{} is no name in UTF-8", copy.display())))?;
     let mut connection = options(book).read_only(true).connect().await.while_doing(doing)?;
     let copied = sqlx::query("VACUUM INTO ?1").bind(name).execute(&mut connection).await;
     let closed = connection.close().await;
     copied.while_doing(doing)?;
     closed.while_doing(doing)
+}
+
+/// What SQLite finds wrong with the copy of an archive.
+///
+/// # Errors
+/// [`StoreError`] when it cannot be read.
+pub async fn archive_faults(copy: &Path) -> Result<Vec<String>, StoreError> {
+    let doing = "checking the copy of an archive";
+    let mut connection = options(copy).read_only(true).connect().await.while_doing(doing)?;
+    let found: Result<Vec<String>, _> =
+        sqlx::query_scalar("PRAGMA integrity_check(20)").fetch_all(&mut connection).await;
+    connection.close().await.while_doing(doing)?;
+    Ok(found.while_doing(doing)?.into_iter().filter(|line| line != "ok").collect())
 }

@@ -91,9 +91,7 @@ const fn form(kind: Kind) -> Form {
             "outbox_seq, kind, job_seq, quarantine_seq, event_id, routing_key, body, created_at_ms",
         ),
         Kind::Archives => ("archives", "archive_seq", "archive_seq, archive_uuid, begun_at_ms"),
-        Kind::ArchivedJobs => {
-            ("archived_jobs", "job_seq", "job_seq, archive_seq, archived_at_ms")
-        }
+        Kind::ArchivedJobs => ("archived_jobs", "job_seq", "job_seq, archive_seq, archived_at_ms"),
     };
     Form { from, number, columns }
 }

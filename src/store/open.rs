@@ -4,7 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io,
     os::unix::fs::FileExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -58,8 +58,8 @@ pub struct WriteConnection {
 #[derive(Clone, Debug)]
 pub struct Readers {
     pub(super) pool: SqlitePool,
-    /// Numbers of the archives that are read with the book; see `archive::open_history`.
-    pub(super) archives: Arc<[i64]>,
+    /// The archives that are read with the book; see `archive::open_history`.
+    pub(super) archives: Arc<[(i64, PathBuf)]>,
     pub(super) missing: Arc<[MissingArchive]>,
 }
 

@@ -56,7 +56,9 @@ impl ArchiveFile {
             numbers.push(rows.map_err(failed("copying rows"))?);
         }
         copy_seals(&mut transaction, &list).await.map_err(failed("copying seals"))?;
-        anchor(&mut transaction, self.identity.seq, &jobs).await.map_err(failed("writing the anchor"))?;
+        anchor(&mut transaction, self.identity.seq, &jobs)
+            .await
+            .map_err(failed("writing the anchor"))?;
         crash::point("archive_copied");
         transaction.commit().await.map_err(failed("committing"))?;
         crash::point("archive_committed");

@@ -1,6 +1,9 @@
 //! One archive file, open for adding rows, with the book beside it for reading.
 
-use std::{fs::File, path::{Path, PathBuf}};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection,
@@ -103,11 +106,13 @@ impl ArchiveFile {
             let next = known.last().map_or(1, |(seq, ..)| seq.saturating_add(1));
             if next > ARCHIVES_MAX {
                 remove_if_new(&path, existed);
-                let reason = format!("a book has at most {ARCHIVES_MAX} archives: go on with one of them");
+                let reason =
+                    format!("a book has at most {ARCHIVES_MAX} archives: go on with one of them");
                 return Err(ArchiveError::unfit(&path, reason));
             }
             make(&mut connection, &ledger, next, now).await.map_err(failed("making it"))?;
-            sync_folder(&path).map_err(|error| failed("syncing its folder")(sqlx::Error::Io(error)))?;
+            sync_folder(&path)
+                .map_err(|error| failed("syncing its folder")(sqlx::Error::Io(error)))?;
         }
         let identity = identify(&mut connection, &path, &ledger, &known).await?;
         Ok(Self { connection, path, identity })
@@ -130,10 +135,11 @@ impl ArchiveFile {
     /// [`ArchiveError::File`].
     pub async fn close(self) -> Result<(), ArchiveError> {
         let path = self.path;
-        self.connection
-            .close()
-            .await
-            .map_err(|source| ArchiveError::File { path, doing: "closing it", source })
+        self.connection.close().await.map_err(|source| ArchiveError::File {
+            path,
+            doing: "closing it",
+            source,
+        })
     }
 }
 
@@ -165,7 +171,8 @@ async fn make(
          ORDER BY type DESC",
         names.join(", ")
     );
-    let texts: Vec<(String,)> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut *transaction).await?;
+    let texts: Vec<(String,)> =
+        sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut *transaction).await?;
     for (text,) in texts {
         sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *transaction).await?;
     }
@@ -203,7 +210,10 @@ async fn identify(
     .fetch_one(&mut *connection)
     .await;
     let (uuid, its_ledger, seq, begun_at) = row.map_err(|error| {
-        ArchiveError::unfit(path, format!("it is no archive of settled ({error}): name another file"))
+        ArchiveError::unfit(
+            path,
+            format!("it is no archive of settled ({error}): name another file"),
+        )
     })?;
     if its_ledger != ledger {
         let reason = format!("it is an archive of another book ({its_ledger}): name another file");

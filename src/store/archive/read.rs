@@ -82,9 +82,9 @@ pub async fn open_history(path: &Path) -> Result<Readers, StoreError> {
     let mut attached = Vec::new();
     for archive in &listed {
         match attach(&mut trial, archive, path).await {
-            Ok(sql) => {
+            Ok((sql, file)) => {
                 setup.push_str(&sql);
-                attached.push(archive.archive_seq);
+                attached.push((archive.archive_seq, file));
             }
             Err(reason) => missing.push(MissingArchive {
                 seq: archive.archive_seq,
@@ -115,12 +115,13 @@ pub async fn open_history(path: &Path) -> Result<Readers, StoreError> {
     Ok(Readers { pool, archives: attached.into(), missing: missing.into() })
 }
 
-/// Opens an archive beside the book, and checks that it is the one. Answers the statement that did it.
+/// Opens an archive beside the book, and checks that it is the one. Answers the statement that did it, and
+/// where the file is.
 async fn attach(
     connection: &mut SqliteConnection,
     archive: &Listed,
     book: &Path,
-) -> Result<String, String> {
+) -> Result<(String, PathBuf), String> {
     let noted = PathBuf::from(&archive.path);
     // A book that was brought to another machine has its archives beside it.
     let beside = noted.file_name().map(|name| book.with_file_name(name));
@@ -134,7 +135,7 @@ async fn attach(
     let found: Result<String, _> =
         sqlx::query_scalar(AssertSqlSafe(asked)).fetch_one(&mut *connection).await;
     let reason = match found {
-        Ok(uuid) if uuid == archive.archive_uuid => return Ok(sql),
+        Ok(uuid) if uuid == archive.archive_uuid => return Ok((sql, file)),
         Ok(uuid) => format!("{} is another archive, {uuid}", file.display()),
         // A copying that was cut off is undone by whoever may write to the file.
         Err(error) if is_unfinished(&error) => format!(
@@ -149,35 +150,44 @@ async fn attach(
     Err(reason)
 }
 
-/// SQLite's READONLY_ROLLBACK: a journal is to be rolled back, and this connection may not.
+/// SQLite's `READONLY_ROLLBACK`: a journal is to be rolled back, and this connection may not.
 fn is_unfinished(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "776")
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code == "776")
 }
 
 /// A view over a table's rows, wherever they are.
 async fn view(
     connection: &mut SqliteConnection,
     table: &str,
-    archives: &[i64],
+    archives: &[(i64, PathBuf)],
 ) -> Result<String, sqlx::Error> {
     let wanted = columns(connection, table, "main").await?;
     let mut sql =
         format!("CREATE TEMP VIEW {table} AS SELECT {} FROM main.{table}", wanted.join(", "));
-    for seq in archives {
+    for (seq, _) in archives {
         let there = columns(connection, table, &format!("archive{seq}")).await?;
         // A column that the book got later is not in an older archive.
-        let columns: Vec<String> = wanted
-            .iter()
-            .map(|column| {
-                if there.contains(column) { column.clone() } else { format!("NULL AS {column}") }
-            })
-            .collect();
-        sql.push_str(&format!(
+        let columns: Vec<String> =
+            wanted
+                .iter()
+                .map(|column| {
+                    if there.contains(column) {
+                        column.clone()
+                    } else {
+                        format!("NULL AS {column}")
+                    }
+                })
+                .collect();
+        let part = format!(
             " UNION ALL SELECT {} FROM archive{seq}.{table} AS there
               WHERE (SELECT archive_seq FROM main.archived_jobs AS gone
                      WHERE gone.job_seq = there.job_seq) = {seq}",
             columns.join(", ")
-        ));
+        );
+        sql.push_str(&part);
     }
     sql.push_str(";\n");
     Ok(sql)
@@ -196,6 +206,11 @@ async fn columns(
 }
 
 impl Readers {
+    /// The files of the archives that are read with the book.
+    pub fn archive_files(&self) -> impl Iterator<Item = &Path> {
+        self.archives.iter().map(|(_, file)| file.as_path())
+    }
+
     /// Archives of the book that could not be opened with it.
     #[must_use]
     pub fn missing_archives(&self) -> &[MissingArchive] {

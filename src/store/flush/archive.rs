@@ -6,7 +6,10 @@ use sqlx::SqliteConnection;
 use super::expect;
 use crate::store::{StoreError, archive::Removal, work::Work};
 
-pub(super) async fn remove(connection: &mut SqliteConnection, work: &Work) -> Result<(), StoreError> {
+pub(super) async fn remove(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
     let Some(removal) = &work.changes.archiving else { return Ok(()) };
     note_archive(connection, removal).await?;
     let (jobs, archive) = (json!(removal.jobs).to_string(), removal.archive.seq);

@@ -85,12 +85,16 @@ impl Readers {
     /// Refuses to read a job whose rows are in an archive that is not open.
     pub(in crate::store) async fn is_whole(&self, job: JobSeq) -> Result<(), StoreError> {
         let Some((seq, path)) = self.where_archived(job).await? else { return Ok(()) };
-        if self.archives.contains(&seq) {
+        if self.archives.iter().any(|(open, _)| *open == seq) {
             return Ok(());
         }
         let missing = self.missing.iter().find(|missing| missing.seq == seq);
         let why = missing.map_or_else(
-            || format!("the rows of job {job} are in archive {seq} at {path}, which is not open here"),
+            || {
+                format!(
+                    "the rows of job {job} are in archive {seq} at {path}, which is not open here"
+                )
+            },
             |missing| format!("the rows of job {job} are not in the book: {missing}"),
         );
         Err(StoreError::Unusable(why))

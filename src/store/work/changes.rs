@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::store::archive::Removal;
 use crate::domain::{
     book::BookEvent,
     decision::Outcome,
@@ -18,6 +17,7 @@ use crate::domain::{
     message::Refusal,
     payload::{Nonce, Signature},
 };
+use crate::store::archive::Removal;
 
 /// What a batch needs to see.
 #[derive(Debug, Default)]
