@@ -1,5 +1,7 @@
 //! The daemon: its parts put together, watched, and brought to an end in order.
 
+mod key;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -9,7 +11,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     broker,
     clock::Clock,
-    config::{BrokerConfig, Config, SignerConfig},
+    compare::{self, Desk, ask::Asker},
+    config::{BrokerConfig, Config},
     control::{self, Control},
     health::{Checks, Health},
     metrics::Metrics,
@@ -24,11 +27,9 @@ use crate::{
         send::{Feeder, Permitted, Sender},
         wake::Wake,
     },
-    signer::SigningKey,
     store::{
-        Mark, OpenedBook, Readers,
+        Readers,
         lock::{BookLock, socket_path},
-        mark::Standing,
         open_readers, open_writer,
     },
     web::Web,
@@ -89,6 +90,24 @@ struct Material {
     clock: Arc<dyn Clock>,
 }
 
+impl Material {
+    /// What comparisons with OES work with.
+    fn desk(&self) -> Desk {
+        let asker =
+            Asker::sharing(Arc::clone(&self.oes), Arc::clone(&self.budget), &self.config.oes);
+        Desk {
+            asker,
+            readers: self.readers.clone(),
+            writer: self.writer.clone(),
+            metrics: Arc::clone(&self.metrics),
+            clock: Arc::clone(&self.clock),
+            sweep_age: Duration::from_secs(self.config.reconcile.sweep_age_s),
+            compare_balances: self.config.reconcile.balances,
+            at_work: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
 /// Signed attempts on their way to the sender; absent when nothing may be signed.
 type Sending = Option<mpsc::UnboundedReceiver<Permitted>>;
 
@@ -99,7 +118,7 @@ impl App {
     /// What is wrong, and with which key of the configuration.
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let lock = BookLock::take(&config.store.path, HOLDER)?;
-        let key = load_key(&config.signer)?;
+        let key = key::load_key(&config.signer)?;
         let oes = Arc::new(OesClient::new(&config.oes, Arc::clone(&clock))?);
         let http = listen(config.http.listen).await?;
         let http_address = http.local_addr()?;
@@ -107,7 +126,7 @@ impl App {
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::<Health>::default());
         let wake = Wake::default();
         let book = open_writer(&config.store.path, clock.now()).await?;
-        let (key, mark) = fit_to_sign(&config, &book, key)?;
+        let (key, mark) = key::fit_to_sign(&config, &book, key)?;
         let readers = open_readers(&config.store.path).await?;
         let budget = Arc::new(Budget::new(&config.oes, Arc::clone(&clock)));
         let (signing, sending, signer_fault) = match key {
@@ -193,7 +212,18 @@ impl App {
             .with_context(|| format!("cannot make the control socket {}", path.display()))?;
         let archives = material.config.archive.path.is_some() && checks.signer_fault.is_none();
         let archive = archives.then(|| Arc::clone(&material.wake.archive));
-        let control = Control { writer: material.writer.clone(), checks, archive };
+        let desk = Arc::new(material.desk());
+        let control = Control {
+            writer: material.writer.clone(),
+            checks,
+            desk: Arc::clone(&desk),
+            archive,
+            stop: self.stop.clone(),
+        };
+        let (config, stop) = (material.config.clone(), self.stop.clone());
+        self.spawn("schedule", Stage::Intake, async move {
+            Ok(compare::schedule::run(desk, config, stop).await?)
+        });
         // It can change the book, so it ends with what brings new work in.
         let stop = self.stop.clone();
         self.spawn(
@@ -339,47 +369,6 @@ async fn first_of(one: &CancellationToken, other: &CancellationToken) {
     tokio::select! {
         () = one.cancelled() => {}
         () = other.cancelled() => {}
-    }
-}
-
-/// The key, or why nothing may be signed, and the mark of what is signed. A book that does not fit its
-/// mark signs nothing, and the mark stays as it is.
-fn fit_to_sign(
-    config: &Config,
-    book: &OpenedBook,
-    key: Result<SigningKey, String>,
-) -> anyhow::Result<(Result<SigningKey, String>, Option<Mark>)> {
-    let Some(path) = &config.store.mark_path else { return Ok((key, None)) };
-    let mark = Mark::open(path)?;
-    Ok(match mark.standing(book.ledger_uuid, book.counters.last_attempt()) {
-        Standing::Fits => (key, Some(mark)),
-        standing @ (Standing::Behind(_) | Standing::Foreign(_)) => {
-            let fault = format!("{standing}. See `settled book accept-restore --help`");
-            tracing::error!(fault, "nothing is decided or signed");
-            (Err(fault), None)
-        }
-    })
-}
-
-/// The signing key, or why nothing may be signed with it. A key that cannot be read is no key at all
-/// and stops the start; a wrong one leaves the daemon taking jobs in, and not ready.
-fn load_key(config: &SignerConfig) -> anyhow::Result<Result<SigningKey, String>> {
-    let file = config.key_file.as_deref().context("signer.key_file is not set")?;
-    let text = crate::secret_file::read(file).context("signer.key_file")?;
-    let key = SigningKey::from_text(&text)
-        .with_context(|| format!("signer.key_file {}", file.display()))?;
-    if !key.self_test() {
-        return Ok(Err(
-            "the signer's self-test failed: the machine or the library is faulty".into()
-        ));
-    }
-    match &config.expected_public_key {
-        Some(expected) if !expected.eq_ignore_ascii_case(&key.public_key()) => Ok(Err(format!(
-            "the key in signer.key_file has the public key {}, and signer.expected_public_key is \
-             {expected}: nothing is decided or signed",
-            key.public_key()
-        ))),
-        Some(_) | None => Ok(Ok(key)),
     }
 }
 

@@ -9,9 +9,11 @@ mod evidence;
 mod jobs;
 mod key;
 mod output;
+mod reconcile;
 mod run;
 mod sandbox;
 mod status;
+mod sync;
 mod target;
 mod topology;
 mod verify;
@@ -57,6 +59,8 @@ enum Command {
     /// Look at the book and bring facts into it.
     #[command(subcommand)]
     Book(book::BookCommand),
+    /// Compare jobs, balances and reserved records with OES.
+    Reconcile(reconcile::ReconcileArgs),
     /// Prove the book: the file, every balance, the journal's chain over all that never changes, and
     /// every signature. Needs neither daemon nor network. Exits with 1 on any fault.
     Verify(verify::VerifyArgs),
@@ -83,6 +87,22 @@ enum Command {
     Health,
 }
 
+/// A comparison could not be done, so that nothing can be said about what differs.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the comparison could not be done")]
+struct NotDone;
+
+/// The exit code that a failure of a command stands for.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<NotDone>() { NOT_DONE } else { FAILED }
+}
+
+/// The exit code of a command that failed, or found a difference.
+const FAILED: u8 = 1;
+/// The exit code of a comparison that could not be done.
+const NOT_DONE: u8 = 2;
+
 /// Carries out a command line.
 ///
 /// # Errors
@@ -98,6 +118,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status { json } => status::run(&load()?, json).await,
         Command::Jobs(command) => jobs::run(&load()?, command).await,
         Command::Book(command) => book::run(&load()?, command).await,
+        Command::Reconcile(arguments) => {
+            let config = load().map_err(|error| anyhow::Error::from(error).context(NotDone))?;
+            reconcile::run(&config, &arguments).await
+        }
         Command::Verify(arguments) => verify::run(|| Ok(load()?), arguments).await,
         Command::Archive => archive::run(&load()?).await,
         Command::Backup(arguments) => backup::run(&load()?, &arguments).await,

@@ -24,6 +24,11 @@ use tokio::{net::UnixListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    compare::{
+        CompareError, Desk,
+        reconcile::{ReconcileReport, ReconcileRequest},
+        sync::{SyncReport, SyncRequest},
+    },
     domain::{book::BookEvent, ids::RecordId},
     health::{Checks, Readiness},
     pipeline::send_on::{Operator, SentOn},
@@ -43,6 +48,9 @@ const SOCKET_MODE: u32 = 0o600;
 /// Limit on a request to the daemon.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Limit on a comparison with OES, which asks for many pages at a measured pace.
+const COMPARISON_TIMEOUT: Duration = Duration::from_secs(4 * 3_600);
+
 /// What the socket serves.
 #[derive(Clone)]
 pub struct Control {
@@ -52,6 +60,10 @@ pub struct Control {
     pub checks: Checks,
     /// The bell of what archives, if anything does.
     pub archive: Option<Arc<Notify>>,
+    /// Who compares the book with OES.
+    pub desk: Arc<Desk>,
+    /// Ends what is asked for when the daemon ends.
+    pub stop: CancellationToken,
 }
 
 /// A request to take facts into the book.
@@ -120,6 +132,8 @@ impl Control {
             .route("/v1/book/events", post(book_events))
             .route("/v1/jobs/{record}/send-on", post(send_on))
             .route("/v1/archive", post(archive))
+            .route("/v1/book/sync", post(sync))
+            .route("/v1/reconcile", post(reconcile))
             .route("/readyz", get(readyz))
             .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
             .with_state(self);
@@ -129,6 +143,44 @@ impl Control {
 
 async fn readyz(State(control): State<Control>) -> Json<Readiness> {
     Json(control.checks.readiness().await)
+}
+
+async fn sync(State(control): State<Control>, body: String) -> Response {
+    let desk = Arc::clone(&control.desk);
+    let work = |request: SyncRequest| async move { desk.sync(&request).await };
+    compare(&control.stop, &body, work).await
+}
+
+async fn reconcile(State(control): State<Control>, body: String) -> Response {
+    let desk = Arc::clone(&control.desk);
+    let work = |request: ReconcileRequest| async move { desk.reconcile(&request).await };
+    compare(&control.stop, &body, work).await
+}
+
+/// Compares as the body asks, unless the daemon ends before that is done.
+async fn compare<Q, A, F>(
+    stop: &CancellationToken,
+    body: &str,
+    work: impl FnOnce(Q) -> F,
+) -> Response
+where
+    Q: serde::de::DeserializeOwned,
+    A: Serialize,
+    F: Future<Output = Result<A, CompareError>>,
+{
+    let fault = |status: StatusCode, error: String| (status, Json(Fault { error })).into_response();
+    let request = match serde_json::from_str(body) {
+        Ok(request) => request,
+        Err(error) => return fault(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let done = tokio::select! {
+        () = stop.cancelled() => Err(CompareError::Ending),
+        done = work(request) => done,
+    };
+    match done {
+        Ok(report) => Json(report).into_response(),
+        Err(error) => fault(StatusCode::BAD_GATEWAY, error.to_string()),
+    }
 }
 
 async fn book_events(State(control): State<Control>, body: String) -> Response {
@@ -233,6 +285,35 @@ impl ControlClient {
         let answer: BookAnswer =
             self.exchange(self.http.post("http://settled/v1/book/events").body(body)).await?;
         Ok(answer.outcomes)
+    }
+
+    /// Has the daemon compare connections and currencies with OES.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn sync(&self, request: &SyncRequest) -> Result<SyncReport, ControlError> {
+        self.compare("http://settled/v1/book/sync", request).await
+    }
+
+    /// Has the daemon compare jobs and balances with OES.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn reconcile(
+        &self,
+        request: &ReconcileRequest,
+    ) -> Result<ReconcileReport, ControlError> {
+        self.compare("http://settled/v1/reconcile", request).await
+    }
+
+    async fn compare<T: serde::de::DeserializeOwned>(
+        &self,
+        url: &str,
+        request: &impl Serialize,
+    ) -> Result<T, ControlError> {
+        let body = serde_json::to_string(request)
+            .map_err(|error| ControlError::Refused(error.to_string()))?;
+        self.exchange(self.http.post(url).timeout(COMPARISON_TIMEOUT).body(body)).await
     }
 
     /// Has the daemon send a parked job on.

@@ -7,12 +7,16 @@
 //! Reading order: [`ids`] and [`amount`] are the vocabulary, [`job`] and [`message`] what arrives,
 //! [`book`] and [`ledger`] what the exchange holds, [`policy`] and [`decision`] the answer,
 //! [`payload`] what is signed, [`reply`] and [`record`] what OES says, [`state`] what follows, and
-//! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first.
+//! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first. [`shown`] is what OES's
+//! lists show, [`paging`] how a list is read to its end, and [`sync`], [`adopt`] and [`difference`]
+//! what follows where the book and OES do not agree.
 
+pub mod adopt;
 pub mod amount;
 pub mod announcement;
 pub mod book;
 pub mod decision;
+pub mod difference;
 pub mod evidence;
 pub mod gate;
 pub mod ids;
@@ -22,13 +26,16 @@ pub mod ledger;
 pub mod message;
 pub mod news;
 pub mod object;
+pub mod paging;
 pub mod payload;
 pub mod policy;
 pub mod proof;
 pub mod record;
 pub mod reply;
 pub mod schedule;
+pub mod shown;
 pub mod state;
+pub mod sync;
 pub mod time;
 pub mod turns;
 

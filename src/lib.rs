@@ -31,6 +31,9 @@ pub mod broker;
 pub mod oes;
 pub mod tls;
 
+// The book compared with OES: connections, records without a job, jobs and balances.
+pub mod compare;
+
 // The key, and how secrets are read from files.
 pub mod secret_file;
 pub mod signer;

@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             // The log may be off or elsewhere; whoever typed the command reads this.
             eprintln!("settled: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(cli::exit_code(&error))
         }
     }
 }

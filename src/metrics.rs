@@ -1,6 +1,8 @@
 //! What is counted while it happens. Gauges that can be read from the book are read at each scrape
 //! (`web`), so that they are never out of step with it.
 
+mod compare;
+
 use std::{
     sync::{Mutex, PoisonError, atomic::AtomicI64},
     time::Duration,
@@ -18,14 +20,18 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::domain::{
-    decision::Outcome,
-    job::JobType,
-    message::RefusalCode,
-    reply::Verdict,
-    state::{Doubt, State},
-    time::TimestampMs,
+use crate::{
+    domain::{
+        decision::Outcome,
+        job::JobType,
+        message::RefusalCode,
+        reply::Verdict,
+        state::{Doubt, State},
+        time::TimestampMs,
+    },
+    store::runs::PastRuns,
 };
+use compare::Comparisons;
 
 /// Prefix of every metric.
 const PREFIX: &str = "settled";
@@ -91,6 +97,8 @@ pub struct Snapshot {
     pub publisher_blocked: bool,
     /// How long the writer has been at its batch.
     pub batch_age: Duration,
+    /// What the last comparison with OES has found.
+    pub comparisons: PastRuns,
     /// How far the daemon's time is ahead of the machine's clock.
     pub clock_ahead: Duration,
 }
@@ -120,6 +128,7 @@ pub struct Metrics {
     batch_age: Gauge<f64, std::sync::atomic::AtomicU64>,
     clock_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
     overdrawn: Counter,
+    comparisons: Comparisons,
     log_bytes: Gauge,
     archived_jobs: Counter,
     archive_failures: Counter,
@@ -168,6 +177,7 @@ impl Metrics {
             batch_age: Gauge::default(),
             clock_ahead: Gauge::default(),
             overdrawn: Counter::default(),
+            comparisons: Comparisons::default(),
             log_bytes: Gauge::default(),
             archived_jobs: Counter::default(),
             archive_failures: Counter::default(),
@@ -182,6 +192,7 @@ impl Metrics {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         self.register_counts(&mut registry);
         self.register_gauges(&mut registry);
+        self.comparisons.register(&mut registry);
     }
 
     fn register_counts(&self, registry: &mut Registry) {
@@ -374,6 +385,7 @@ impl Metrics {
         }
         self.publisher_blocked.set(i64::from(snapshot.publisher_blocked));
         self.batch_age.set(snapshot.batch_age.as_secs_f64());
+        self.comparisons.show(&snapshot.comparisons);
         self.clock_ahead.set(snapshot.clock_ahead.as_secs_f64());
         for cause in STOP_CAUSES {
             let stopped = snapshot.sender_stopped == Some(cause);

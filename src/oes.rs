@@ -6,6 +6,7 @@
 //! What must never happen here: a request sent twice; a token in a log, an error or `Debug`.
 
 mod auth;
+mod list;
 mod read;
 
 use std::{

@@ -69,8 +69,8 @@ pub use incoming::BODY_BYTES_MAX;
 pub use platform::NONCES_MAX;
 pub use record::{Asked, PolicyResult, Record, Standing};
 pub use rules::{
-    FinalRefusal, KeyOrder, NonceAfterError, NonceRefusal, RateLimit, ReadAmounts, RetryAfter,
-    Rules, RulesError, Settlement, Stance,
+    FinalRefusal, KeyOrder, NonceAfterError, NonceRefusal, RateLimit, ReadAmounts,
+    ReservedPartnerId, RetryAfter, Rules, RulesError, Settlement, Stance,
 };
 pub use seed::{ClientSeed, ConnectionSeed, CurrencySeed, PartnerSeed, Seed, SeedError};
 pub use state::{Overview, Reservation, SandboxState};

@@ -24,6 +24,7 @@ mod open;
 pub mod query;
 pub mod restore;
 mod rows;
+pub mod runs;
 pub mod verify;
 pub mod work;
 

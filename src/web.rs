@@ -84,6 +84,7 @@ impl Web {
             sender_stopped: self.checks.sender_stopped(),
             consumer_connected: self.checks.health.is_broker_connected(BrokerSide::Consumer),
             batch_age: self.checks.health.batch_age(),
+            comparisons: readers.past_runs().await?,
             clock_ahead: self.checks.clock.ahead(),
             publisher_connected: self.checks.health.is_broker_connected(BrokerSide::Publisher),
             publisher_blocked: self.checks.health.is_publisher_blocked(),

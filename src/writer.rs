@@ -43,6 +43,7 @@ use crate::{
     store::{
         Mark, OpenedBook, StoreError,
         archive::Removal,
+        runs::FinishedRun,
         work::{BadMessage, BookEventOutcome, Counters},
     },
 };
@@ -178,6 +179,14 @@ impl WriterHandle {
     /// [`WriterGone`].
     pub async fn archive(&self, removal: Removal) -> Result<Result<(), String>, WriterGone> {
         self.ask(|answer| Command::Archive { removal: Box::new(removal), answer }).await
+    }
+
+    /// Writes a comparison with OES down.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn note_run(&self, run: FinishedRun) -> Result<Result<(), String>, WriterGone> {
+        self.ask(|answer| Command::NoteRun { run: Box::new(run), answer }).await
     }
 
     /// Prepares nothing any more, so that the sender can come to its end.

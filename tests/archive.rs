@@ -485,21 +485,24 @@ async fn lengthen(book: &Path, jobs: i64) {
              received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome,
              next_step_at_ms, attempts_made, attempts_counted, reads_made, absences, tried_since_ms,
              verified_at_ms",
-            vec![("job_seq", "n + 3"), ("record_id", "printf('00000000-0000-4000-8000-%012x', n)")],
+            vec![
+                ("job_seq", "n + 1000"),
+                ("record_id", "printf('00000000-0000-4000-8000-%012x', n)"),
+            ],
         ),
-        ("messages", "job_seq, raw", vec![("job_seq", "n + 3")]),
+        ("messages", "job_seq, raw", vec![("job_seq", "n + 1000")]),
         (
             "decisions",
             "job_seq, outcome, reject_code, reject_reason, source, seen, decided_at_ms",
-            vec![("job_seq", "n + 3")],
+            vec![("job_seq", "n + 1000")],
         ),
         (
             "attempts",
             "attempt_seq, job_seq, attempt_no, outcome, nonce, body, signature, key_id,
              prepared_at_ms, result, http_status, request_id, response, detail, finished_at_ms",
             vec![
-                ("attempt_seq", "n + 100"),
-                ("job_seq", "n + 3"),
+                ("attempt_seq", "n + 1000"),
+                ("job_seq", "n + 1000"),
                 ("nonce", "hex(randomblob(16))"),
             ],
         ),
@@ -507,7 +510,7 @@ async fn lengthen(book: &Path, jobs: i64) {
             "outbox",
             "outbox_seq, kind, job_seq, quarantine_seq, event_id, routing_key, body, created_at_ms,
              published_at_ms",
-            vec![("outbox_seq", "n + 100"), ("job_seq", "n + 3")],
+            vec![("outbox_seq", "n + 1000"), ("job_seq", "n + 1000")],
         ),
     ] {
         let values = columns.split(',').map(|column| {

@@ -12,6 +12,11 @@
 //! | the log of the last run is not written again (`store::open`) | 2 of `disk` |
 //! | a socket is not shut down with its session (`broker::link`) | 2 of `broker_faults` |
 //! | a blocked publisher gives its session up (`broker::publisher`) | 1 of `broker_faults` |
+//! | a sync takes the exchange for agreed to every connection (`domain::sync`) | `sync` |
+//! | a sync believes a list that shows no connection (`compare::sync`) | `sync` |
+//! | an adopted job names the record instead of the exchange's id of it (`domain::adopt`) | 2 of `reconcile` |
+//! | what is on its way explains nothing (`domain::difference`) | `reconcile` |
+//! | balances are not compared (`compare::reconcile`) | `reconcile` |
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
@@ -40,6 +45,7 @@ mod one_decision;
 mod operators;
 mod outcomes;
 mod proof;
+mod reconcile;
 mod restore;
 mod schema_rules;
 mod sender_stops;
@@ -47,6 +53,7 @@ mod sent_on;
 mod shutdown;
 mod signing_vectors;
 mod support;
+mod sync;
 mod topology;
 mod unknown_outcomes;
 mod waiting;

@@ -159,7 +159,9 @@ async fn what_is_written_is_never_changed_or_removed() {
          INSERT INTO transfers VALUES (1, 1, NULL, 'pending', 2, 1, '5', 1);
          INSERT INTO job_events VALUES (1, 1, 1, 'read_back', '{}');
          INSERT INTO quarantine VALUES (1, 'q', zeroblob(32), x'00', 'not_json', '', NULL, 1, 1, 1);
-         INSERT INTO outbox VALUES (1, 'dead_letter', NULL, 1, printf('%036d', 1), 'q', NULL, 1, NULL);",
+         INSERT INTO outbox VALUES (1, 'dead_letter', NULL, 1, printf('%036d', 1), 'q', NULL, 1, NULL);
+         INSERT INTO reconcile_runs VALUES (1, 1, 2, 0, 1, 'me', 'differences', 1, 0, 1, '{}', NULL);
+         INSERT INTO reconcile_findings VALUES (1, 1, 'absent', NULL, NULL, NULL, '', '', '');",
     )
     .await;
     for table in [
@@ -175,6 +177,8 @@ async fn what_is_written_is_never_changed_or_removed() {
         "jobs",
         "accounts",
         "signing_keys",
+        "reconcile_runs",
+        "reconcile_findings",
     ] {
         book.refuses(&format!("DELETE FROM {table}")).await;
     }
@@ -194,6 +198,10 @@ async fn what_is_written_is_never_changed_or_removed() {
         "UPDATE jobs SET record_id = printf('%036d', 2)",
         "UPDATE jobs SET outcome = 'released'",
         "UPDATE accounts SET currency = 'ETH'",
+        "UPDATE reconcile_runs SET result = 'clean', differences = 0",
+        "UPDATE reconcile_findings SET kind = 'status'",
+        "INSERT INTO reconcile_runs VALUES (2, 1, 2, 0, 1, 'me', 'clean', 1, 0, 1, '{}', NULL)",
+        "INSERT INTO reconcile_runs VALUES (2, 1, 2, 0, 1, 'me', 'failed', 1, 0, 0, '{}', NULL)",
         "UPDATE signing_keys SET public_key = printf('%066d', 3)",
         // REPLACE removes a row without being a DELETE.
         "REPLACE INTO decisions VALUES (1, 'released', 'y', 'x', 'policy', '{}', 1)",

@@ -39,6 +39,17 @@ pub(super) enum BookCommand {
         /// The file.
         file: PathBuf,
     },
+    /// Compare connections and currencies with OES; with --apply, bring the book in step.
+    ///
+    /// A connection is active here if OES and the exchange both say so. OES's word is read; the
+    /// exchange's is the last fact that it gave (`settled book import`). So a connection that OES has
+    /// deactivated, or does not have any more, becomes inactive and comes back with OES's word, and one
+    /// that the exchange has suspended stays so unless it is named with --activate. New currencies are
+    /// added disabled, and no currency is ever enabled, disabled or changed. What cannot be taken is
+    /// shown and left alone.
+    ///
+    /// With a daemon running on the book, the daemon asks OES, within its rate limit.
+    Sync(super::sync::SyncArgs),
     /// Show connections, currencies and balances.
     Show {
         /// As JSON.
@@ -70,6 +81,7 @@ pub(super) enum BookCommand {
 pub(super) async fn run(config: &Config, command: BookCommand) -> anyhow::Result<()> {
     match command {
         BookCommand::Import { file } => import(config, &file).await,
+        BookCommand::Sync(arguments) => super::sync::run(config, &arguments).await,
         BookCommand::Show { json } => show(config, json).await,
         BookCommand::AcceptRestore { reason } => accept_restore(config, &reason).await,
         BookCommand::Verify { json } => verify(config, json).await,

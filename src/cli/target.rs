@@ -7,18 +7,26 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     book_file::FileEvent,
-    clock::{Clock as _, SystemClock},
+    clock::{Clock, SystemClock},
+    compare::{
+        Desk,
+        ask::Asker,
+        reconcile::{ReconcileReport, ReconcileRequest},
+        sync::{SyncReport, SyncRequest},
+    },
     config::Config,
     control::ControlClient,
     domain::ids::RecordId,
     metrics::Metrics,
+    oes::OesClient,
     pipeline::{
+        budget::Budget,
         send_on::{Operator, SentOn},
         wake::Wake,
     },
     store::{
         lock::{BookLock, LockError, socket_path},
-        open_writer,
+        open_readers, open_writer,
         work::BookEventOutcome,
     },
     writer::{Writer, WriterGone, WriterHandle, WriterParts},
@@ -93,6 +101,34 @@ impl Target {
         }
     }
 
+    /// Compares connections and currencies with OES.
+    pub(super) async fn sync(
+        &mut self,
+        config: &Config,
+        request: &SyncRequest,
+    ) -> anyhow::Result<SyncReport> {
+        match self {
+            Self::Book { writer, .. } => Ok(desk(config, writer).await?.sync(request).await?),
+            Self::Daemon { client, holder } => {
+                client.sync(request).await.map_err(|error| held_by(holder, error))
+            }
+        }
+    }
+
+    /// Compares jobs and balances with OES.
+    pub(super) async fn reconcile(
+        &mut self,
+        config: &Config,
+        request: &ReconcileRequest,
+    ) -> anyhow::Result<ReconcileReport> {
+        match self {
+            Self::Book { writer, .. } => Ok(desk(config, writer).await?.reconcile(request).await?),
+            Self::Daemon { client, holder } => {
+                client.reconcile(request).await.map_err(|error| held_by(holder, error))
+            }
+        }
+    }
+
     /// Sends a parked job on.
     pub(super) async fn send_on(
         &mut self,
@@ -121,6 +157,23 @@ impl Target {
             Self::Daemon { .. } => Ok(()),
         }
     }
+}
+
+/// What comparisons work with when there is no daemon.
+async fn desk(config: &Config, writer: &WriterHandle) -> anyhow::Result<Desk> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let oes = Arc::new(OesClient::new(&config.oes, Arc::clone(&clock))?);
+    let budget = Arc::new(Budget::new(&config.oes, Arc::clone(&clock)));
+    Ok(Desk {
+        asker: Asker::alone(oes, budget),
+        readers: open_readers(&config.store.path).await?,
+        writer: writer.clone(),
+        metrics: Arc::new(Metrics::new()),
+        clock,
+        sweep_age: Duration::from_secs(config.reconcile.sweep_age_s),
+        compare_balances: config.reconcile.balances,
+        at_work: tokio::sync::Mutex::default(),
+    })
 }
 
 /// What ended the writer, rather than that it has ended.

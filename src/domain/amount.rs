@@ -5,7 +5,7 @@
 //! number of rows that SQLite can hold makes it overflow. A [`Balance`] is the difference of two
 //! totals and may be negative.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr};
 
 use ruint::{Uint, aliases::U256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -147,6 +147,35 @@ impl Balance {
         self.negative
     }
 
+    /// Whether the account is empty.
+    #[must_use]
+    pub fn is_zero(self) -> bool {
+        self.magnitude.is_zero()
+    }
+
+    /// The sum of two balances.
+    ///
+    /// # Errors
+    /// [`AmountError::Overflow`] when it cannot be represented.
+    pub fn plus(self, other: Self) -> Result<Self, AmountError> {
+        let (magnitude, negative) = if self.negative == other.negative {
+            let sum = self.magnitude.checked_add(other.magnitude).ok_or(AmountError::Overflow)?;
+            (sum, self.negative)
+        } else if self.magnitude >= other.magnitude {
+            // The smaller is subtracted from the larger, so neither branch can wrap.
+            (self.magnitude.wrapping_sub(other.magnitude), self.negative)
+        } else {
+            (other.magnitude.wrapping_sub(self.magnitude), other.negative)
+        };
+        Ok(Self { negative: negative && !magnitude.is_zero(), magnitude })
+    }
+
+    /// The same quantity the other way round.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        Self { negative: !self.negative && !self.magnitude.is_zero(), magnitude: self.magnitude }
+    }
+
     /// The part of `quantity` that the account holds: all of it, some, or nothing.
     #[must_use]
     pub fn covered_part(self, quantity: Quantity) -> Quantity {
@@ -158,6 +187,29 @@ impl Balance {
             // Less than a quantity, so it fits one.
             U256::checked_from_limbs_slice(self.magnitude.as_limbs()).map_or(quantity, Quantity)
         }
+    }
+}
+
+impl From<Total> for Balance {
+    fn from(total: Total) -> Self {
+        Self { negative: false, magnitude: total.0 }
+    }
+}
+
+impl Ord for Balance {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.negative, other.negative) {
+            (false, false) => self.magnitude.cmp(&other.magnitude),
+            (true, true) => other.magnitude.cmp(&self.magnitude),
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+        }
+    }
+}
+
+impl PartialOrd for Balance {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -247,6 +299,25 @@ impl<'de> Deserialize<'de> for Quantity {
     }
 }
 
+impl FromStr for Balance {
+    type Err = AmountError;
+
+    /// Accepts what [`fmt::Display`] writes.
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        match text.strip_prefix('-') {
+            Some("0") => Err(AmountError::NotCanonical),
+            Some(digits) => Ok(Self::from(digits.parse::<Total>()?).negated()),
+            None => Ok(text.parse::<Total>()?.into()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Balance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(FromStrVisitor::<Self>::new())
+    }
+}
+
 impl<'de> Deserialize<'de> for Delta {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(FromStrVisitor::<Self>::new())
@@ -293,6 +364,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn balances_add_compare_and_read_back_as_numbers_do(one: i64, other: i64) {
+            let balance = |number: i64| number.to_string().parse::<Balance>().unwrap();
+            let sum = i128::from(one) + i128::from(other);
+            let added = balance(one).plus(balance(other)).unwrap();
+            prop_assert_eq!(added.to_string(), sum.to_string());
+            prop_assert_eq!(balance(one).negated().to_string(), (-i128::from(one)).to_string());
+            prop_assert_eq!(balance(one).cmp(&balance(other)), one.cmp(&other));
+            let nothing = balance(one).plus(balance(one).negated()).unwrap();
+            prop_assert!(nothing.is_zero() && nothing == Balance::ZERO);
+        }
+    }
 
     const U256_MAX: &str =
         "115792089237316195423570985008687907853269984665640564039457584007913129639935";

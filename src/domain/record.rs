@@ -104,7 +104,9 @@ fn known_result<'de, D: Deserializer<'de>>(
 }
 
 /// OES may spell its own ids as it likes; only messages must have the one spelling.
-fn any_spelling<'de, D: Deserializer<'de>, T: From<Uuid>>(deserializer: D) -> Result<T, D::Error> {
+pub(super) fn any_spelling<'de, D: Deserializer<'de>, T: From<Uuid>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Uuid::deserialize(deserializer).map(T::from)
 }
 

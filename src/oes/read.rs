@@ -14,7 +14,7 @@ use crate::domain::{
 };
 
 /// Why a read tells nothing, by what to do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
     /// 401 or 403: stop, and try one read per back-off.
     #[error("OES refused the token for reading (status {0})")]
@@ -106,7 +106,7 @@ impl OesClient {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, ReadError> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, ReadError> {
     match answer.status {
         401 | 403 => Err(ReadError::TokenRefused(answer.status)),
         429 => Err(ReadError::RateLimited { retry_at: answer.retry_at }),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     record::{PolicyResult, Record, Standing},
-    rules::ReadAmounts,
+    rules::{ReadAmounts, ReservedPartnerId},
 };
 
 /// What a reserved record says about why it is not cleared.
@@ -115,7 +115,7 @@ impl Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
     Client,
-    Partner(ReadAmounts, u8),
+    Partner(ReadAmounts, u8, ReservedPartnerId),
 }
 
 #[derive(Serialize)]
@@ -154,10 +154,10 @@ struct RecordView<'a> {
 pub(super) fn record_view(record: &Record, reader: Reader) -> Value {
     let (currency, quantity) = match reader {
         Reader::Client => (&record.currency, record.quantity.to_string()),
-        Reader::Partner(ReadAmounts::BaseUnits, _) => {
+        Reader::Partner(ReadAmounts::BaseUnits, ..) => {
             (&record.partner_currency, record.quantity.to_string())
         }
-        Reader::Partner(ReadAmounts::Decimals, decimals) => {
+        Reader::Partner(ReadAmounts::Decimals, decimals, _) => {
             (&record.partner_currency, record.quantity.to_decimal(decimals))
         }
     };
@@ -171,7 +171,14 @@ pub(super) fn record_view(record: &Record, reader: Reader) -> Value {
         amount: AmountView { currency: currency.to_string(), quantity },
         connection_id: record.connection_id.to_string(),
         client_external_id: &record.client_external_id,
-        partner_external_id: record.partner_external_id.as_deref(),
+        partner_external_id: match reader {
+            Reader::Partner(.., ReservedPartnerId::Shown) => {
+                Some(record.partners_record_id.as_str())
+            }
+            Reader::Partner(.., ReservedPartnerId::Absent) | Reader::Client => {
+                record.partner_external_id.as_deref()
+            }
+        },
         initiated_by: &record.initiated_by,
         notes: record.notes.as_deref(),
         created_at: record.created_at.to_string(),

@@ -89,6 +89,7 @@ impl Platform {
                 Reader::Partner(
                     self.rules.read_amounts,
                     currency.map_or(0, |currency| currency.decimals),
+                    self.rules.reserved_partner_id,
                 )
             }
         }

@@ -67,6 +67,17 @@ pub enum ReadAmounts {
     Decimals,
 }
 
+/// Whether a reserved record shows its id in the partner's system. The partner's edge gave that id with
+/// its answer, and the reference only says that it may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ReservedPartnerId {
+    /// It does.
+    Shown,
+    /// It shows it once an update was applied.
+    Absent,
+}
+
 /// How the partner of the sandbox settles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -117,6 +128,8 @@ pub struct Rules {
     pub key_order: KeyOrder,
     /// How amounts are written in what the partner reads.
     pub read_amounts: ReadAmounts,
+    /// Whether the partner sees its own id of a reserved record.
+    pub reserved_partner_id: ReservedPartnerId,
     /// How the partner settles.
     pub settlement: Settlement,
     /// How many requests each token may make; `null` for as many as it likes.
@@ -140,6 +153,7 @@ impl Default for Rules {
             nonce_after_error: NonceAfterError::Consumed,
             key_order: KeyOrder::Documented,
             read_amounts: ReadAmounts::BaseUnits,
+            reserved_partner_id: ReservedPartnerId::Absent,
             settlement: Settlement::Async,
             // The platform's default, as documented.
             rate_limit: Some(RateLimit { requests: 360, window_ms: 60_000 }),

@@ -389,6 +389,21 @@ impl SandboxState {
         self.0.with(|platform| platform.world.finish(id, outcome, now))
     }
 
+    /// Makes a record move another quantity, as if it always had: what a comparison must find.
+    ///
+    /// # Errors
+    /// [`WorldError::NoRecord`].
+    pub fn falsify(&self, id: RecordId, quantity: Units) -> Result<(), WorldError> {
+        self.0
+            .with(|platform| platform.world.record_mut(id).map(|record| record.quantity = quantity))
+    }
+
+    /// Takes a connection away, as if it had never been there. Answers whether it was.
+    #[must_use]
+    pub fn remove_connection(&self, id: ConnectionId) -> bool {
+        self.0.with(|platform| platform.world.connections.remove(&id).is_some())
+    }
+
     /// Waits until something holds, looking again at every change. Answers whether it came to hold
     /// within the limit.
     pub async fn wait_for(&self, limit: Duration, mut holds: impl FnMut(&Self) -> bool) -> bool {

@@ -39,16 +39,17 @@ pub(super) async fn flush(
     messages::quarantine(connection, work).await?;
     messages::outbox(connection, work).await?;
     messages::published(connection, work).await?;
+    super::runs::flush(connection, work).await?;
     jobs::job_counts(connection, work).await?;
     archive::remove(connection, work).await
 }
 
-fn array(rows: Vec<Value>) -> (usize, String) {
+pub(super) fn array(rows: Vec<Value>) -> (usize, String) {
     (rows.len(), Value::Array(rows).to_string())
 }
 
 /// Insists on the number of rows that a statement changed.
-fn expect(
+pub(super) fn expect(
     result: Result<SqliteQueryResult, sqlx::Error>,
     doing: &'static str,
     expected: usize,

@@ -12,12 +12,14 @@ use crate::domain::{decision::Outcome, ids::OutboxSeq, job::JobType, time::Times
 
 mod archive;
 mod book;
+mod compare;
 mod due;
 mod jobs;
 mod timeline;
 
 pub use archive::Archivable;
 pub use book::Holding;
+pub use compare::QuarantinedMessage;
 pub use due::ReadTarget;
 pub use jobs::{JobFilter, JobLine};
 pub use timeline::{AttemptLine, DecisionLine, JobHistory, NoteLine, OutboxLine, TransferLine};

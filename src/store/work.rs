@@ -20,6 +20,7 @@ pub use changes::{
 };
 
 use super::archive::Removal;
+use super::runs::FinishedRun;
 use crate::domain::{
     amount::{AmountError, Balance},
     book::{Adjustment, BookEvent, BookFact, Connection, Currency, body_hash},
@@ -405,6 +406,11 @@ impl Work {
         let fits = self.changes.archiving.is_none();
         self.changes.archiving.get_or_insert(removal);
         fits
+    }
+
+    /// Writes a comparison with OES down.
+    pub fn note_run(&mut self, run: FinishedRun) {
+        self.changes.runs.push(run);
     }
 
     /// Takes a fact of the exchange into the book, at most once.

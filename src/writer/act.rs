@@ -99,6 +99,10 @@ impl Act<'_> {
             Command::Archive { removal, .. } => {
                 Ok(Done::Archived(self.work.archive(removal.as_ref().clone())))
             }
+            Command::NoteRun { run, .. } => {
+                self.work.note_run(run.as_ref().clone());
+                Ok(Done::Nothing)
+            }
             Command::StopPreparing { .. } => Ok(Done::Nothing),
         }
     }

@@ -251,6 +251,9 @@ impl Writer {
                 let told = if is_done { Ok(()) } else { Err("one archiving at a time".to_owned()) };
                 let _waiting = answer.send(told);
             }
+            (Command::NoteRun { answer, .. }, _) => {
+                let _waiting = answer.send(Ok(()));
+            }
             (Command::StopPreparing { answer }, _) => {
                 // With the sender's channel gone, the sender comes to its end.
                 self.signing = None;
@@ -312,7 +315,7 @@ impl Writer {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
-            Command::Archive { answer, .. } => {
+            Command::Archive { answer, .. } | Command::NoteRun { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }

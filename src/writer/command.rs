@@ -19,6 +19,7 @@ use crate::{
         sign::PreparedAttempt,
     },
     store::archive::Removal,
+    store::runs::FinishedRun,
     store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
 };
 
@@ -54,6 +55,8 @@ pub(super) enum Command {
     SendOn { record: RecordId, by: Operator, answer: oneshot::Sender<SentOn> },
     /// Rows that are in an archive now, to be removed from the book.
     Archive { removal: Box<Removal>, answer: oneshot::Sender<Result<(), String>> },
+    /// A comparison with OES that has ended.
+    NoteRun { run: Box<FinishedRun>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
@@ -98,6 +101,7 @@ impl Command {
             Self::ApplyBook { .. } => "apply_book",
             Self::SendOn { .. } => "send_on",
             Self::Archive { .. } => "archive",
+            Self::NoteRun { .. } => "note_run",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
         }
@@ -115,6 +119,7 @@ impl Command {
             Self::Archive { .. } => "after_commit_of_archive",
             Self::ApplyBook { .. }
             | Self::SendOn { .. }
+            | Self::NoteRun { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
         }
@@ -159,7 +164,10 @@ impl Command {
                 }
             }
             // Jobs that are over are removed as they were copied.
-            Self::Published { .. } | Self::Archive { .. } | Self::StopPreparing { .. } => {}
+            Self::Published { .. }
+            | Self::Archive { .. }
+            | Self::NoteRun { .. }
+            | Self::StopPreparing { .. } => {}
         }
     }
 }

@@ -157,6 +157,8 @@ impl World {
             ("retry.max_ms", "200"),
             ("retry.approval_read_every_s", "1"),
             ("retry.slow_read_every_s", "1"),
+            // Tests that count reads or inject faults are not to meet a sweep.
+            ("reconcile.sweep_every_s", "0"),
             ("http.listen", &format!("127.0.0.1:{port}")),
         ] {
             self.set(setting, value);
@@ -211,6 +213,12 @@ impl World {
         Process::start(&self.config_file(), self.setting("http.listen")).await
     }
 
+    /// Runs the real binary with these arguments; answers exit code, standard output and error.
+    pub(crate) async fn run_code(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = run(binary(&self.config_file()), arguments).await;
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    }
+
     /// Runs the real binary with these arguments; answers success, standard output and error.
     pub(crate) async fn run(&self, arguments: &[&str]) -> (bool, String, String) {
         let output = run(binary(&self.config_file()), arguments).await;
@@ -253,6 +261,23 @@ impl World {
                 partners_connection_id: Some(format!("{PARTNERS_CONNECTION}-{id}")),
                 active: true,
                 balances: plenty.into(),
+            })
+            .unwrap();
+    }
+
+    /// Gives a connection exactly so much at OES.
+    pub(crate) fn set_funds(&self, id: ConnectionId, currency: &str, quantity: u64) {
+        let known = self.oes().connection(id).unwrap();
+        self.oes()
+            .add_connection(ConnectionSeed {
+                id,
+                client_id: known.client_id,
+                name: known.name,
+                partners_client_id: known.partners_client_id,
+                partners_connection_id: known.partners_connection_id,
+                active: known.active,
+                balances: [(currency.parse().unwrap(), quantity.to_string().parse().unwrap())]
+                    .into(),
             })
             .unwrap();
     }

@@ -170,3 +170,15 @@ async fn currencies_are_shown_with_the_partner_s_names() {
     assert_eq!(currencies[0]["partnerNames"][0], "BTC");
     assert_eq!(rig.get("/supportedCurrencies").await.status, 400);
 }
+
+#[tokio::test]
+async fn a_reserved_record_shows_the_partner_s_id_of_it_if_told_so() {
+    let rig = Rig::new().await;
+    let record = rig.allocation();
+    let path = format!("/partners/allocations/{}", record.id);
+    assert!(rig.get(&path).await.body["allocation"].get("partnerExternalId").is_none());
+    let rules = Rules { reserved_partner_id: ReservedPartnerId::Shown, ..rig.state.rules() };
+    rig.state.set_rules(rules);
+    let shown = rig.get(&path).await.body["allocation"]["partnerExternalId"].clone();
+    assert_eq!(shown, record.partners_record_id);
+}

@@ -18,6 +18,7 @@ use crate::domain::{
     payload::{Nonce, Signature},
 };
 use crate::store::archive::Removal;
+use crate::store::runs::FinishedRun;
 
 /// What a batch needs to see.
 #[derive(Debug, Default)]
@@ -217,4 +218,5 @@ pub(in crate::store) struct Changes {
     /// Rows that are removed, because they are in an archive.
     pub(in crate::store) archiving: Option<Removal>,
     pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
+    pub(in crate::store) runs: Vec<FinishedRun>,
 }
