@@ -19,10 +19,11 @@ CREATE TABLE book_events (
     event_seq      INTEGER NOT NULL PRIMARY KEY,                 -- order of arrival
     event_id       TEXT    NOT NULL UNIQUE CHECK (event_id <> ''), -- the exchange's id
     kind           TEXT    NOT NULL CHECK (kind IN (
-                       'connection.upserted', 'currency.configured', 'balance.adjusted')), -- its type
+                       'connection.upserted', 'currency.configured', 'connection.limited',
+                       'balance.adjusted')),                     -- its type
     body           TEXT    NOT NULL CHECK (json_valid(body)),    -- the fact, compact JSON in one order
     body_sha256    BLOB    NOT NULL CHECK (length(body_sha256) = 32), -- tells a repetition from a contradiction
-    source         TEXT    NOT NULL CHECK (source <> ''),        -- where it came from, e.g. import:FILE
+    source         TEXT    NOT NULL CHECK (source <> ''),        -- where it came from, e.g. import:FILE by WHOM
     recorded_at_ms INTEGER NOT NULL                              -- when it was committed
 ) STRICT;
 
@@ -40,6 +41,11 @@ CREATE TABLE currencies (
     enabled      INTEGER NOT NULL CHECK (enabled IN (0, 1)),          -- whether records may be cleared
     quantity_min TEXT    NOT NULL CHECK (quantity_min <> '' AND quantity_min NOT GLOB '*[^0-9]*'), -- smallest that is cleared
     quantity_max TEXT    NOT NULL CHECK (quantity_max <> '' AND quantity_max NOT GLOB '*[^0-9]*'), -- largest that is cleared
+    exposure_max_total TEXT CHECK (exposure_max_total <> '' AND exposure_max_total NOT GLOB '*[^0-9]*'), -- most that all connections together may be exposed to; null: no limit
+    exposure_max_per_connection TEXT CHECK (exposure_max_per_connection <> '' AND exposure_max_per_connection NOT GLOB '*[^0-9]*'), -- most that each may be exposed to, unless connection_limits says otherwise
+    daily_allocation_max_per_connection TEXT CHECK (daily_allocation_max_per_connection <> '' AND daily_allocation_max_per_connection NOT GLOB '*[^0-9]*'), -- most that each may allocate in a day, likewise
+    daily_deallocation_max_per_connection TEXT CHECK (daily_deallocation_max_per_connection <> '' AND daily_deallocation_max_per_connection NOT GLOB '*[^0-9]*'), -- most that each may deallocate in a day, likewise
+    approval_above TEXT CHECK (approval_above <> '' AND approval_above NOT GLOB '*[^0-9]*'), -- largest that is cleared without an operator's approval, likewise
     event_seq    INTEGER NOT NULL REFERENCES book_events              -- the fact that this row shows
 ) STRICT, WITHOUT ROWID;
 
@@ -88,7 +94,7 @@ CREATE TABLE jobs (
         'no_reply', 'server_error', 'odd_answer', 'wrong_echo', 'policy_rejected', 'conflict_answer',
         'refused_answer', 'not_found', 'unauthorized', 'forbidden', 'restarted', 'sent_on')),
     CHECK (state <> 'parked' OR state_reason IN (
-        'identity_mismatch', 'decide_failed', 'predates_restore', 'step_failed', 'refused_by_oes',
+        'identity_mismatch', 'decide_failed', 'predates_restore', 'needs_approval', 'step_failed', 'refused_by_oes',
         'not_found_at_oes',
         'policy_rejected', 'forbidden', 'attempts_exhausted', 'too_old', 'approval_unclear')),
     CHECK (state <> 'conflict' OR state_reason IN ('other_outcome', 'wrong_echo', 'other_terms')),
@@ -98,7 +104,7 @@ CREATE TABLE jobs (
     CHECK (state <> 'overruled' OR final_outcome <> outcome),
     CHECK (final_outcome IS NULL OR next_step_at_ms IS NULL),
     CHECK ((outcome IS NULL) = (state = 'received' OR (state = 'parked'
-        AND state_reason IN ('identity_mismatch', 'decide_failed', 'predates_restore'))))
+        AND state_reason IN ('identity_mismatch', 'decide_failed', 'predates_restore', 'needs_approval'))))
 ) STRICT;
 
 -- What is open, by state and due time: every loop finds its work here, also after a restart.
@@ -138,9 +144,13 @@ CREATE TABLE decisions (
     outcome       TEXT    NOT NULL CHECK (outcome IN ('cleared', 'released')), -- what is signed
     reject_code   TEXT    CHECK (reject_code <> ''),   -- the rule that released it
     reject_reason TEXT    CHECK (reject_reason <> ''), -- the text that is signed for the client
-    source        TEXT    NOT NULL CHECK (source IN ('policy')), -- who decided
+    source        TEXT    NOT NULL CHECK (source IN ('policy', 'operator')), -- who decided
     seen          TEXT    NOT NULL CHECK (json_valid(seen)), -- what the decision saw of the book
     decided_at_ms INTEGER NOT NULL,                    -- when it was committed
+    decided_by    TEXT    CHECK (decided_by <> ''),    -- the operator who approved or refused it
+    decided_because TEXT  CHECK (decided_because <> ''), -- what they said about it
+    CHECK ((source = 'operator') = (decided_by IS NOT NULL)),
+    CHECK ((source = 'operator') = (decided_because IS NOT NULL)),
     CHECK ((outcome = 'released') = (reject_reason IS NOT NULL)),
     CHECK ((outcome = 'released') = (reject_code IS NOT NULL))
 ) STRICT;
@@ -197,13 +207,14 @@ CREATE TABLE attempts (
 -- At most one attempt of a job is under way.
 CREATE UNIQUE INDEX attempts_one_open ON attempts (job_seq) WHERE result IS NULL;
 
--- What happened to a job that no other table tells: reads that moved it, why it was parked, and who
--- sent it on. Never changed.
+-- What happened to a job that no other table tells: reads that moved it, why it was parked, who sent it
+-- on, and who approved or refused it. Never changed.
 CREATE TABLE job_events (
     event_seq INTEGER NOT NULL PRIMARY KEY,                       -- order of happening
     job_seq   INTEGER NOT NULL REFERENCES jobs,                   -- to which job
     at_ms     INTEGER NOT NULL,                                   -- when
-    kind      TEXT    NOT NULL CHECK (kind IN ('read_back', 'parked', 'sent_on')), -- what
+    kind      TEXT    NOT NULL CHECK (kind IN (
+                  'read_back', 'parked', 'sent_on', 'approved', 'refused')), -- what
     detail    TEXT    NOT NULL CHECK (json_valid(detail))         -- more of it
 ) STRICT;
 

@@ -102,12 +102,16 @@ WHEN OLD.state <> NEW.state AND NOT CASE OLD.state
     WHEN 'sending' THEN NEW.state IN ('decided', 'unknown', 'awaiting_approval', 'confirmed')
     WHEN 'unknown' THEN NEW.state IN ('decided', 'awaiting_approval', 'parked', 'conflict', 'confirmed', 'overruled')
     WHEN 'awaiting_approval' THEN NEW.state IN ('parked', 'conflict', 'confirmed', 'overruled')
-    WHEN 'parked' THEN NEW.state IN ('received', 'conflict', 'confirmed', 'overruled')
-        OR (NEW.state = 'unknown' AND NEW.state_reason = 'sent_on')
+    WHEN 'parked' THEN CASE OLD.state_reason
+        WHEN 'needs_approval' THEN NEW.state = 'decided'
+        ELSE NEW.state IN ('received', 'conflict', 'confirmed', 'overruled')
+            OR (NEW.state = 'unknown' AND NEW.state_reason = 'sent_on')
+    END
     WHEN 'conflict' THEN NEW.state IN ('confirmed', 'overruled')
     ELSE 0
 END
 BEGIN SELECT RAISE(ABORT, 'a job cannot take that step'); END;
 CREATE TRIGGER jobs_undecided_parked_stay BEFORE UPDATE OF state ON jobs
 WHEN OLD.state = 'parked' AND OLD.outcome IS NULL AND NEW.state NOT IN ('parked', 'received')
+    AND NOT (OLD.state_reason = 'needs_approval' AND NEW.state = 'decided')
 BEGIN SELECT RAISE(ABORT, 'a job that was parked undecided cannot end'); END;

@@ -139,6 +139,7 @@ impl App {
         let (writer, handle) = Writer::new(WriterParts {
             book,
             signing,
+            decides_without_key: false,
             budget: Some(Arc::clone(&budget)),
             mark,
             limits: config.retry.limits(),

@@ -29,11 +29,14 @@ use crate::{
         reconcile::{ReconcileReport, ReconcileRequest},
         sync::{SyncReport, SyncRequest},
     },
-    domain::{book::BookEvent, ids::RecordId},
+    domain::{book::BookEvent, ids::RecordId, policy::OperatorWord},
     health::{Checks, Readiness},
-    pipeline::send_on::{Operator, SentOn},
+    pipeline::{
+        approve::Approval,
+        send_on::{Operator, SentOn},
+    },
     store::work::BookEventOutcome,
-    writer::WriterHandle,
+    writer::{WriterGone, WriterHandle},
 };
 
 /// Most book events in one request; they share a transaction.
@@ -132,6 +135,8 @@ impl Control {
             .route("/v1/book/events", post(book_events))
             .route("/v1/jobs/{record}/send-on", post(send_on))
             .route("/v1/archive", post(archive))
+            .route("/v1/jobs/{record}/approve", post(approve))
+            .route("/v1/jobs/{record}/refuse", post(refuse))
             .route("/v1/book/sync", post(sync))
             .route("/v1/reconcile", post(reconcile))
             .route("/readyz", get(readyz))
@@ -208,24 +213,51 @@ async fn book_events(State(control): State<Control>, body: String) -> Response {
     }
 }
 
+/// Which job an operator's request is about, who they are and why.
+fn asked(record: &str, body: &str) -> Result<(RecordId, Operator), (StatusCode, Json<Fault>)> {
+    let bad = |error: String| (StatusCode::BAD_REQUEST, Json(Fault { error }));
+    let id = record.parse().map_err(|error| bad(format!("{record:?} is {error}")))?;
+    let by: Operator = serde_json::from_str(body).map_err(|error| bad(error.to_string()))?;
+    let by = Operator::new(&by.who, &by.reason).map_err(|error| bad(error.to_owned()))?;
+    Ok((id, by))
+}
+
+fn gone(error: WriterGone) -> Response {
+    let fault = Fault { error: error.to_string() };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(fault)).into_response()
+}
+
 async fn send_on(
     State(control): State<Control>,
     PathOf(record): PathOf<String>,
     body: String,
 ) -> Response {
-    let asked = || {
-        let record: RecordId = record.parse().map_err(|error| format!("{record:?} is {error}"))?;
-        let by: Operator = serde_json::from_str(&body).map_err(|error| error.to_string())?;
-        Ok::<_, String>((record, Operator::new(&by.who, &by.reason)?))
-    };
-    match asked() {
-        Err(error) => (StatusCode::BAD_REQUEST, Json(Fault { error })).into_response(),
+    match asked(&record, &body) {
+        Err(refusal) => refusal.into_response(),
         Ok((record, by)) => match control.writer.send_on(record, by).await {
             Ok(sent_on) => Json(sent_on).into_response(),
-            Err(gone) => {
-                let fault = Fault { error: gone.to_string() };
-                (StatusCode::SERVICE_UNAVAILABLE, Json(fault)).into_response()
+            Err(error) => gone(error),
+        },
+    }
+}
+
+async fn approve(control: State<Control>, record: PathOf<String>, body: String) -> Response {
+    take_word(control.0, record.0, body, OperatorWord::Approved).await
+}
+
+async fn refuse(control: State<Control>, record: PathOf<String>, body: String) -> Response {
+    take_word(control.0, record.0, body, OperatorWord::Refused).await
+}
+
+async fn take_word(control: Control, record: String, body: String, word: OperatorWord) -> Response {
+    match asked(&record, &body) {
+        Err(refusal) => refusal.into_response(),
+        Ok((record, by)) => match control.writer.approve(record, word, by).await {
+            Ok(Ok(approval)) => Json(approval).into_response(),
+            Ok(Err(error)) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, Json(Fault { error })).into_response()
             }
+            Err(error) => gone(error),
         },
     }
 }
@@ -321,9 +353,35 @@ impl ControlClient {
     /// # Errors
     /// [`ControlError`].
     pub async fn send_on(&self, record: RecordId, by: &Operator) -> Result<SentOn, ControlError> {
+        self.about_job(record, "send-on", by).await
+    }
+
+    /// Has the daemon carry out an operator's word about a job that waits for one.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn approve(
+        &self,
+        record: RecordId,
+        word: OperatorWord,
+        by: &Operator,
+    ) -> Result<Approval, ControlError> {
+        let action = match word {
+            OperatorWord::Approved => "approve",
+            OperatorWord::Refused => "refuse",
+        };
+        self.about_job(record, action, by).await
+    }
+
+    async fn about_job<T: serde::de::DeserializeOwned>(
+        &self,
+        record: RecordId,
+        action: &str,
+        by: &Operator,
+    ) -> Result<T, ControlError> {
         let body =
             serde_json::to_string(by).map_err(|error| ControlError::Refused(error.to_string()))?;
-        let url = format!("http://settled/v1/jobs/{record}/send-on");
+        let url = format!("http://settled/v1/jobs/{record}/{action}");
         self.exchange(self.http.post(url).body(body)).await
     }
 

@@ -5,7 +5,7 @@
 //! it (`tests/architecture.rs`).
 //!
 //! Reading order: [`ids`] and [`amount`] are the vocabulary, [`job`] and [`message`] what arrives,
-//! [`book`] and [`ledger`] what the exchange holds, [`policy`] and [`decision`] the answer,
+//! [`book`], [`ledger`] and [`limits`] what the exchange holds and accepts, [`policy`] and [`decision`] the answer,
 //! [`payload`] what is signed, [`reply`] and [`record`] what OES says, [`state`] what follows, and
 //! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first. [`shown`] is what OES's
 //! lists show, [`paging`] how a list is read to its end, and [`sync`], [`adopt`] and [`difference`]
@@ -23,6 +23,7 @@ pub mod ids;
 pub mod job;
 pub mod journal;
 pub mod ledger;
+pub mod limits;
 pub mod message;
 pub mod news;
 pub mod object;

@@ -83,6 +83,8 @@ pub struct Snapshot {
     pub oldest: Vec<(String, TimestampMs)>,
     /// Released records that OES has not confirmed, and the oldest of them.
     pub released_unconfirmed: (u64, Option<TimestampMs>),
+    /// Jobs that wait for an operator's approval, and since when the oldest does.
+    pub approvals_waiting: (u64, Option<TimestampMs>),
     /// Messages that wait to be published.
     pub outbox_waiting: u64,
     /// Messages in quarantine.
@@ -122,6 +124,8 @@ pub struct Metrics {
     oldest_age: Family<StateOnly, Gauge<f64, std::sync::atomic::AtomicU64>>,
     released_unconfirmed: Gauge,
     released_unconfirmed_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    approvals_waiting: Gauge,
+    approvals_waiting_age: Gauge<f64, std::sync::atomic::AtomicU64>,
     outbox_waiting: Gauge,
     quarantined: Gauge,
     sender_stopped: Family<CauseLabels, Gauge<i64, AtomicI64>>,
@@ -171,6 +175,8 @@ impl Metrics {
             oldest_age: Family::default(),
             released_unconfirmed: Gauge::default(),
             released_unconfirmed_age: Gauge::default(),
+            approvals_waiting: Gauge::default(),
+            approvals_waiting_age: Gauge::default(),
             outbox_waiting: Gauge::default(),
             quarantined: Gauge::default(),
             sender_stopped: Family::default(),
@@ -247,6 +253,11 @@ impl Metrics {
             Unit::Seconds,
             self.released_unconfirmed_age.clone(),
         );
+        let help = "Jobs that wait for an operator's approval; they are parked";
+        registry.register("approvals_waiting_jobs", help, self.approvals_waiting.clone());
+        let help = "How long the oldest of them has waited";
+        let metric = self.approvals_waiting_age.clone();
+        registry.register_with_unit("approvals_waiting_oldest_age", help, Unit::Seconds, metric);
         let help = "Messages that wait to be published";
         registry.register("outbox_waiting", help, self.outbox_waiting.clone());
         let help = "Different bad messages in quarantine";
@@ -376,6 +387,10 @@ impl Metrics {
         self.released_unconfirmed.set(gauge(jobs));
         let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
         self.released_unconfirmed_age.set(age.as_secs_f64());
+        let (jobs, oldest) = snapshot.approvals_waiting;
+        self.approvals_waiting.set(gauge(jobs));
+        let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
+        self.approvals_waiting_age.set(age.as_secs_f64());
         self.outbox_waiting.set(gauge(snapshot.outbox_waiting));
         self.quarantined.set(gauge(snapshot.quarantined));
         for (kind, connected) in
@@ -407,6 +422,7 @@ mod tests {
         metrics.attempt(Verdict::Accepted, Duration::from_millis(3));
         let snapshot = Snapshot {
             released_unconfirmed: (2, Some(TimestampMs::from_millis(1_000))),
+            approvals_waiting: (3, Some(TimestampMs::from_millis(31_000))),
             ..Snapshot::default()
         };
         let text = metrics.encode(&snapshot, TimestampMs::from_millis(61_000)).unwrap();
@@ -416,6 +432,8 @@ mod tests {
             "settled_jobs{state=\"parked\",type=\"allocation\"} 0",
             "settled_released_unconfirmed_jobs 2",
             "settled_released_unconfirmed_oldest_age_seconds 60.0",
+            "settled_approvals_waiting_jobs 3",
+            "settled_approvals_waiting_oldest_age_seconds 30.0",
             "settled_oes_update_duration_seconds_count 1",
             "settled_sender_stopped{cause=\"token_refused\"} 0",
         ] {

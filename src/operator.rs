@@ -18,8 +18,8 @@ use crate::{
     store::{
         Readers, StoreError,
         query::{
-            AttemptLine, DecisionLine, JobHistory, NoteLine, OldestJob, OutboxLine,
-            ReleasedUnconfirmed, StateCount, TransferLine,
+            ApprovalsWaiting, AttemptLine, DecisionLine, JobHistory, NoteLine, OldestJob,
+            OutboxLine, ReleasedUnconfirmed, StateCount, TransferLine,
         },
     },
 };
@@ -38,6 +38,8 @@ pub struct Status {
     pub oldest: Vec<OldestJob>,
     /// Released records that OES has not confirmed.
     pub released_unconfirmed: ReleasedUnconfirmed,
+    /// Jobs that wait for an operator's approval.
+    pub approvals_waiting: ApprovalsWaiting,
     /// Messages that wait to be published.
     pub outbox_waiting: u64,
     /// Different bad messages.
@@ -59,6 +61,7 @@ pub async fn status(
         jobs: readers.job_counts().await?,
         oldest: readers.oldest_open().await?,
         released_unconfirmed: readers.released_unconfirmed().await?,
+        approvals_waiting: readers.approvals_waiting().await?,
         outbox_waiting: readers.unpublished_count().await?,
         quarantined: readers.quarantined_count().await?,
     })
@@ -113,13 +116,19 @@ fn view(history: JobHistory) -> JobView {
         summary: format!("{} of {}", job.terms.job_type, job.terms.amount),
         detail: json!({"contentSha256": job.content_hash.to_string()}),
     }];
+    // An operator's word comes before the decision that follows it, in the same commit.
+    let (words, notes): (Vec<_>, Vec<_>) = history
+        .notes
+        .iter()
+        .partition(|note| ["approved", "refused"].contains(&note.kind.as_str()));
+    timeline.extend(words.into_iter().map(note_happening));
     timeline.extend(history.decision.as_ref().map(decision_happening));
     // The hold belongs to the decision; what closes it follows an answer or a read.
     let (holds, closings): (Vec<_>, Vec<_>) =
         history.transfers.iter().partition(|transfer| transfer.phase == Phase::Pending.as_str());
     timeline.extend(holds.into_iter().map(transfer_happening));
     timeline.extend(history.attempts.iter().flat_map(attempt_happenings));
-    timeline.extend(history.notes.iter().map(note_happening));
+    timeline.extend(notes.into_iter().map(note_happening));
     timeline.extend(closings.into_iter().map(transfer_happening));
     if let Some(announcement) = &history.announcement {
         timeline.extend(end_happenings(job, announcement));
@@ -164,6 +173,8 @@ fn note_happening(note: &NoteLine) -> Happening {
         what: match note.kind.as_str() {
             "parked" => "parked",
             "sent_on" => "sent on",
+            "approved" => "approved",
+            "refused" => "refused",
             _ => "read back",
         },
         summary: note_summary(note.detail.get()),

@@ -6,7 +6,7 @@
 //! policy, gate and tables, on [`crate::store::memory::MemoryBook`]: each transaction sees rows that it
 //! asked for, and is kept or thrown away. After every operation the [model], which shares no rule with
 //! the worker, says whether each promise still holds. At the [ending] faults stop, time passes, an
-//! operator sends on what is parked, and every job must rest where OES and its own history put it.
+//! operator sends on or decides what is parked, and every job must rest where OES and its own history put it.
 //!
 //! A failing seed is played again with fewer and fewer operations, and the shortest list that still
 //! breaks the same promise is shown. `SETTLED_SIMULATION_SEED=123 cargo test --lib simulation` replays
@@ -29,6 +29,12 @@
 //! | `sign`: a constant nonce | a nonce belongs to one attempt |
 //! | `resolve`: parked records are not read | a job rests where it belongs |
 //! | `record`: any contrary end overrules | a job rests for a reason |
+//! | `confirm`: a void is not taken back from its day | a day's sum is what it cleared |
+//! | `work`: a void is taken back from the day of its end | a day's sum is what it cleared |
+//! | `work`: a total counts what goes back as what came | exposure is what came less what went |
+//! | `send_on`: what needs approval is sent on | a step never fails |
+//! | `approve`: a word moves what does not wait for one | a word moves only what waits for one |
+//! | `policy`: an approval does not waive the threshold | a decision follows the book |
 //! | `gate`: a pause begins when it should be over | everything comes to rest |
 //! | here: acknowledged although the commit was lost | an acknowledged message is in the book |
 //! | here: sent although the commit was lost | what leaves is committed before |

@@ -65,6 +65,7 @@ impl Web {
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let readers = &self.checks.readers;
         let released = readers.released_unconfirmed().await?;
+        let approvals = readers.approvals_waiting().await?;
         Ok(Snapshot {
             jobs: readers
                 .job_counts()
@@ -79,6 +80,7 @@ impl Web {
                 .map(|line| (line.state, line.received_at_ms))
                 .collect(),
             released_unconfirmed: (released.jobs, released.oldest_received_at_ms),
+            approvals_waiting: (approvals.jobs, approvals.oldest_since_ms),
             outbox_waiting: readers.unpublished_count().await?,
             quarantined: readers.quarantined_count().await?,
             sender_stopped: self.checks.sender_stopped(),

@@ -26,11 +26,13 @@ use crate::{
     domain::{
         book::BookEvent,
         ids::{JobSeq, OutboxSeq, RecordId},
+        policy::OperatorWord,
         schedule::RetryLimits,
     },
     health::Health,
     metrics::Metrics,
     pipeline::{
+        approve::Approval,
         budget::{Budget, SendPermit},
         confirm::Reply,
         record::{Intake, Recorded},
@@ -181,6 +183,20 @@ impl WriterHandle {
         self.ask(|answer| Command::Archive { removal: Box::new(removal), answer }).await
     }
 
+    /// Carries out an operator's word about a job that waits for one; if the book cannot hold what
+    /// follows, the job goes on waiting, and the answer says why.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn approve(
+        &self,
+        record: RecordId,
+        word: OperatorWord,
+        by: Operator,
+    ) -> Result<Result<Approval, String>, WriterGone> {
+        self.ask(|answer| Command::Approve { record, word, by, answer }).await
+    }
+
     /// Writes a comparison with OES down.
     ///
     /// # Errors
@@ -204,6 +220,9 @@ pub struct WriterParts {
     pub book: OpenedBook,
     /// The key that signs; without one nothing is decided, prepared or signed.
     pub signing: Option<Signing>,
+    /// Whether an operator's word may decide without a key: a command that holds the book itself, and
+    /// has seen that the book is not behind what was signed, leaves the signing to the daemon.
+    pub decides_without_key: bool,
     /// What may be asked of OES, where something is.
     pub budget: Option<Arc<Budget>>,
     /// Where it is noted how far the book has signed.
@@ -249,6 +268,7 @@ pub struct Writer {
     mark: Option<Mark>,
     limits: RetryLimits,
     connection_grace: Duration,
+    decides_without_key: bool,
     batch_max: usize,
     lazy: Duration,
     wake: Wake,
@@ -307,6 +327,7 @@ impl Writer {
             mark: parts.mark,
             limits: parts.limits,
             connection_grace: parts.connection_grace,
+            decides_without_key: parts.decides_without_key,
             batch_max: parts.batch_max,
             lazy: parts.lazy,
             wake: parts.wake,

@@ -40,6 +40,7 @@ mod configuration;
 mod crash_points;
 mod disk;
 mod fairness;
+mod limits;
 mod no_job_lost;
 mod one_decision;
 mod operators;

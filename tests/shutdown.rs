@@ -107,3 +107,14 @@ async fn a_second_daemon_on_the_same_book_is_refused_and_told_who_has_it() {
     let next = world.process().await;
     next.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_in_good_order_waits_for_the_writer_whichever_part_ends_first() {
+    let world = World::new().await;
+    // Which part notices first that it is asked to end is chance.
+    for round in 1..=12 {
+        let daemon = world.daemon().await;
+        daemon.stop().await;
+        assert!(!world.path("book.db-wal").exists(), "round {round}: the book was not closed");
+    }
+}

@@ -107,7 +107,7 @@ async fn the_policy_s_reasons_each_release() {
         let decision = history.decision.unwrap();
         assert_eq!(decision.reject_code.as_deref(), Some(*code));
         let seen: Value = serde_json::from_str(decision.seen.get()).unwrap();
-        assert_eq!(seen["policyVersion"], 1);
+        assert_eq!(seen["policyVersion"], 2);
     }
     world.assert_promises().await;
     daemon.stop().await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
+use tokio::task::JoinError;
 
 use super::{App, Stage};
 
@@ -12,6 +13,9 @@ const GENTLE_SHARE: f64 = 0.8;
 /// How long the writer's own failure is waited for when another part has noticed it first.
 const REASON_WAIT: Duration = Duration::from_secs(2);
 
+/// How a part's task ended.
+type Ended = Result<anyhow::Result<()>, JoinError>;
+
 impl App {
     /// Runs until [`App::stop_token`] is cancelled or a part fails, then ends every part in order,
     /// within the grace.
@@ -20,9 +24,16 @@ impl App {
     /// The failure of the part that brought the daemon down.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let stop = self.stop.clone();
-        let failed = tokio::select! {
+        // Asked to end, every part ends: that none ended unasked is only known if the asking is looked at
+        // first. Nothing is taken out of the list of parts in here, because what is not chosen is dropped.
+        let ended = tokio::select! {
+            biased;
             () = stop.cancelled() => None,
-            failure = self.first_end() => Some(failure),
+            ended = self.first_end() => Some(ended),
+        };
+        let failed = match ended {
+            Some((index, result)) => Some(self.failure(index, result).await),
+            None => None,
         };
         if let Some(failure) = &failed {
             tracing::error!(error = format!("{failure:#}"), "a part of the daemon failed: it ends");
@@ -41,10 +52,15 @@ impl App {
         failed.or(self.failed_ending.take()).map_or(Ok(()), Err)
     }
 
-    /// Waits until any part ends, which none does by itself.
-    async fn first_end(&mut self) -> anyhow::Error {
+    /// Waits until any part ends, which none does by itself. Answers which, and how.
+    async fn first_end(&mut self) -> (usize, Ended) {
         let tasks = self.parts.iter_mut().map(|part| &mut part.task);
         let (ended, index, _others) = futures_util::future::select_all(tasks).await;
+        (index, ended)
+    }
+
+    /// Why a part ended that was not asked to. It is no longer waited for.
+    async fn failure(&mut self, index: usize, ended: Ended) -> anyhow::Error {
         let part = self.parts.swap_remove(index);
         match ended {
             Ok(Ok(())) => self.why_ended(part.name).await,

@@ -1,5 +1,7 @@
 //! `settled book`.
 
+mod limits;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -8,12 +10,18 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
+use limits::Limits;
+
 use super::{jobs::whoami, output, target::Target};
 use crate::{
     book_file,
     clock::{Clock as _, SystemClock},
     config::Config,
     control::BOOK_EVENTS_MAX,
+    domain::{
+        book::BookFact,
+        ids::{ConnectionId, CurrencyCode},
+    },
     pipeline::send_on::Operator,
     store::{
         Mark,
@@ -21,6 +29,7 @@ use crate::{
         lock::BookLock,
         mark::{Marked, Standing},
         open_readers, open_writer,
+        query::SettingsFilter,
         restore::Acceptance,
         work::BookEventOutcome,
     },
@@ -28,6 +37,11 @@ use crate::{
 
 /// How the lock says who holds the book.
 const HOLDER: &str = "settled book import";
+
+/// Facts that a history has at most, unless asked otherwise.
+const HISTORY_DEFAULT: u32 = 100;
+/// Facts that a history has at most.
+const HISTORY_MAX: i64 = 100_000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BookCommand {
@@ -50,8 +64,24 @@ pub(super) enum BookCommand {
     ///
     /// With a daemon running on the book, the daemon asks OES, within its rate limit.
     Sync(super::sync::SyncArgs),
-    /// Show connections, currencies and balances.
+    /// Show connections, currencies, balances, and limits with how much of them is used.
     Show {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how connections, currencies and limits came to be: each fact, when it came, from where, and
+    /// what it changed. Oldest first.
+    History {
+        /// Only what is about this connection.
+        #[arg(long, value_name = "CONNECTION_ID")]
+        connection: Option<ConnectionId>,
+        /// Only what is about this currency.
+        #[arg(long)]
+        currency: Option<CurrencyCode>,
+        /// At most this many facts, the latest.
+        #[arg(long, default_value_t = HISTORY_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=HISTORY_MAX))]
+        limit: u32,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -83,6 +113,12 @@ pub(super) async fn run(config: &Config, command: BookCommand) -> anyhow::Result
         BookCommand::Import { file } => import(config, &file).await,
         BookCommand::Sync(arguments) => super::sync::run(config, &arguments).await,
         BookCommand::Show { json } => show(config, json).await,
+        BookCommand::History { connection, currency, limit, json } => {
+            let readers = open_readers(&config.store.path).await?;
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let filter = SettingsFilter { connection_id: connection, currency, limit };
+            limits::history(&readers, &filter, json).await
+        }
         BookCommand::AcceptRestore { reason } => accept_restore(config, &reason).await,
         BookCommand::Verify { json } => verify(config, json).await,
     }
@@ -91,7 +127,8 @@ pub(super) async fn run(config: &Config, command: BookCommand) -> anyhow::Result
 async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     let events = book_file::read(file)?;
     let mut target = Target::open(config, HOLDER).await?;
-    let source = format!("import:{}", file.file_name().unwrap_or_default().to_string_lossy());
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let source = format!("import:{name} by {}", whoami());
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut refused = Vec::new();
     for chunk in events.chunks(BOOK_EVENTS_MAX) {
@@ -116,10 +153,15 @@ async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
                 }
                 BookEventOutcome::UnknownConnection => {
                     refused.push(format!(
-                        "line {}: event {} adjusts a connection that the book does not have; import \
-                         the connection first",
+                        "line {}: event {} {} a connection that the book does not have; import the \
+                         connection first",
                         event.line,
-                        event.event.id()
+                        event.event.id(),
+                        if matches!(event.event.fact(), BookFact::ConnectionLimited(_)) {
+                            "limits"
+                        } else {
+                            "adjusts"
+                        }
                     ));
                     "refused"
                 }
@@ -172,9 +214,11 @@ async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
     let readers = open_readers(&config.store.path).await?;
     let (connections, currencies, holdings) =
         (readers.connections().await?, readers.currencies().await?, readers.holdings().await?);
+    let limits = Limits::read(&readers, &currencies, &holdings, SystemClock.now()).await?;
     if json {
         return output::json(&serde_json::json!({
             "connections": connections, "currencies": currencies, "balances": holdings,
+            "limits": limits,
         }));
     }
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
@@ -205,6 +249,7 @@ async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
         ]);
     }
     output::line(table)?;
+    limits.show(&currencies)?;
     output::line(balances(&holdings))
 }
 

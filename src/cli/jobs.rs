@@ -9,9 +9,12 @@ use super::{output, target::Target};
 use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
-    domain::{ids::RecordId, job::JobType, state::State, time::TimestampMs},
+    domain::{ids::RecordId, job::JobType, policy::OperatorWord, state::State, time::TimestampMs},
     operator::{self, JobView},
-    pipeline::send_on::{Operator, SentOn},
+    pipeline::{
+        approve::{Approval, DecidedAs},
+        send_on::{Operator, SentOn},
+    },
     store::{
         archive::open_history,
         open_readers,
@@ -20,7 +23,7 @@ use crate::{
 };
 
 /// How the lock says who holds the book.
-const HOLDER: &str = "settled jobs retry";
+const HOLDER: &str = "settled jobs";
 
 /// Jobs that a list has at most, unless asked otherwise.
 const LIST_DEFAULT: u32 = 50;
@@ -78,6 +81,28 @@ pub(super) enum JobsCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Approve jobs that wait for it because their quantity is above the threshold.
+    ///
+    /// The policy looks at each again, as the book is now, with the threshold waived and nothing else: it
+    /// may release the record, or park the job for another reason. A job is decided once; a word about one
+    /// that does not wait for it changes nothing.
+    Approve {
+        /// The records: allocationIds or deallocationIds.
+        #[arg(required = true)]
+        ids: Vec<RecordId>,
+        /// Why it may be cleared; kept with the decision.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Refuse jobs that wait for approval: their records are released.
+    Refuse {
+        /// The records: allocationIds or deallocationIds.
+        #[arg(required = true)]
+        ids: Vec<RecordId>,
+        /// Why not; kept with the decision. The client does not see it.
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -121,6 +146,10 @@ async fn retry(config: &Config, ids: &[RecordId], reason: &str) -> anyhow::Resul
                 left = left.saturating_add(1);
                 format!("is {state} and not parked: left alone")
             }
+            SentOn::NeedsApproval => {
+                left = left.saturating_add(1);
+                "waits for `settled jobs approve` or `settled jobs refuse`: left alone".to_owned()
+            }
             SentOn::Unknown => {
                 left = left.saturating_add(1);
                 "is not in the book".to_owned()
@@ -130,6 +159,54 @@ async fn retry(config: &Config, ids: &[RecordId], reason: &str) -> anyhow::Resul
     }
     target.close().await?;
     if left == 0 { Ok(()) } else { bail!("{left} of {} jobs were left alone", ids.len()) }
+}
+
+/// Carries out an operator's word about jobs that wait for one.
+async fn take_word(
+    config: &Config,
+    ids: &[RecordId],
+    word: OperatorWord,
+    reason: &str,
+) -> anyhow::Result<()> {
+    let by = Operator::new(&whoami(), reason).map_err(anyhow::Error::msg)?;
+    let mut target = Target::open(config, HOLDER).await?;
+    let mut undecided = 0_usize;
+    for id in ids {
+        let approval = target.approve(*id, word, by.clone()).await?;
+        if !matches!(approval, Approval::Decided(_)) {
+            undecided = undecided.saturating_add(1);
+        }
+        output::line(format_args!("{id} {}", approval_text(approval)))?;
+    }
+    target.close().await?;
+    if undecided == 0 {
+        Ok(())
+    } else {
+        bail!("{undecided} of {} jobs were not decided by this", ids.len())
+    }
+}
+
+fn approval_text(approval: Approval) -> String {
+    let decision = |DecidedAs { outcome, reject_code }: DecidedAs| match reject_code {
+        Some(code) => format!("{outcome} ({code})"),
+        None => outcome.to_string(),
+    };
+    match approval {
+        Approval::Decided(decided) => format!("is decided: {}", decision(decided)),
+        Approval::Parked(state) => format!("cannot be decided and is {state} now"),
+        Approval::NotWaiting { state, decided: Some(decided) } => {
+            format!("was decided before: {}; it is {state}: left alone", decision(decided))
+        }
+        Approval::NotWaiting { state, decided: None } => {
+            format!("is {state} and does not wait for approval: left alone")
+        }
+        Approval::Waits => "waits for something else first: left alone".to_owned(),
+        Approval::DecisionsAreOff => {
+            "is left alone: nothing is decided at present; `settled status` and `settled doctor` say why"
+                .to_owned()
+        }
+        Approval::Unknown => "is not in the book".to_owned(),
+    }
 }
 
 /// Who asks, as far as the system knows: the user's number, and the name they go by.
@@ -167,6 +244,12 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
             super::evidence::export(config, id, out.as_deref()).await
         }
         JobsCommand::Retry { ids, reason } => retry(config, &ids, &reason).await,
+        JobsCommand::Approve { ids, reason } => {
+            take_word(config, &ids, OperatorWord::Approved, &reason).await
+        }
+        JobsCommand::Refuse { ids, reason } => {
+            take_word(config, &ids, OperatorWord::Refused, &reason).await
+        }
     }
 }
 

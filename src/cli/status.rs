@@ -71,6 +71,15 @@ fn show(status: &Status) -> anyhow::Result<()> {
         ))?,
         None => output::line("released and not confirmed by OES: none")?,
     }
+    let approvals = &status.approvals_waiting;
+    match approvals.oldest_since_ms {
+        Some(oldest) => output::line(format_args!(
+            "waiting for an operator's approval: {} (oldest {}): settled jobs approve or refuse",
+            approvals.jobs,
+            age(now, oldest)
+        ))?,
+        None => output::line("waiting for an operator's approval: none")?,
+    }
     output::line(format_args!("outcomes and dead letters to publish: {}", status.outbox_waiting))?;
     output::line(format_args!("bad messages in quarantine: {}", status.quarantined))
 }

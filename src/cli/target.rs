@@ -16,16 +16,19 @@ use crate::{
     },
     config::Config,
     control::ControlClient,
-    domain::ids::RecordId,
+    domain::{ids::RecordId, policy::OperatorWord},
     metrics::Metrics,
     oes::OesClient,
     pipeline::{
+        approve::Approval,
         budget::Budget,
         send_on::{Operator, SentOn},
         wake::Wake,
     },
     store::{
+        Mark, OpenedBook,
         lock::{BookLock, LockError, socket_path},
+        mark::Standing,
         open_readers, open_writer,
         work::BookEventOutcome,
     },
@@ -51,9 +54,12 @@ impl Target {
             }
             Err(error) => return Err(error.into()),
         };
+        let book = open_writer(path, SystemClock.now()).await?;
+        let decides_without_key = is_up_to_date(config, &book);
         let (writer, handle) = Writer::new(WriterParts {
-            book: open_writer(path, SystemClock.now()).await?,
+            book,
             signing: None,
+            decides_without_key,
             budget: None,
             mark: None,
             limits: config.retry.limits(),
@@ -147,6 +153,25 @@ impl Target {
         }
     }
 
+    /// Carries out an operator's word about a job that waits for one.
+    pub(super) async fn approve(
+        &mut self,
+        record: RecordId,
+        word: OperatorWord,
+        by: Operator,
+    ) -> anyhow::Result<Approval> {
+        match self {
+            Self::Book { writer, done, .. } => match writer.approve(record, word, by).await {
+                Ok(approval) => approval.map_err(|reason| anyhow::anyhow!(reason)),
+                Err(gone) => Err(why_gone(done, gone).await),
+            },
+            Self::Daemon { client, holder } => {
+                let approval = client.approve(record, word, &by).await;
+                approval.map_err(|error| held_by(holder, error))
+            }
+        }
+    }
+
     /// Commits what is left and gives the book back.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         match self {
@@ -157,6 +182,21 @@ impl Target {
             Self::Daemon { .. } => Ok(()),
         }
     }
+}
+
+/// Whether the book has everything that was signed, as far as a mark can tell. Nothing may be decided in
+/// one that was restored from a backup and is not accepted.
+fn is_up_to_date(config: &Config, book: &OpenedBook) -> bool {
+    // A mark that is not there is not made here: that is for the daemon.
+    let Some(path) = config.store.mark_path.as_deref().filter(|path| path.exists()) else {
+        return true;
+    };
+    // Whoever only brings facts has no need of a mark that can be read; `settled doctor` says what is
+    // wrong with it.
+    Mark::open(path).is_ok_and(|mark| {
+        let standing = mark.standing(book.ledger_uuid, book.counters.last_attempt());
+        standing == Standing::Fits
+    })
 }
 
 /// What comparisons work with when there is no daemon.

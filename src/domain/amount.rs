@@ -101,6 +101,14 @@ impl Total {
     pub fn plus(self, quantity: Quantity) -> Result<Self, AmountError> {
         self.0.checked_add(U320::from(quantity.0)).map(Self).ok_or(AmountError::Overflow)
     }
+
+    /// The sum of two sums.
+    ///
+    /// # Errors
+    /// [`AmountError::Overflow`], which 2^64 rows could not reach.
+    pub fn and(self, other: Self) -> Result<Self, AmountError> {
+        self.0.checked_add(other.0).map(Self).ok_or(AmountError::Overflow)
+    }
 }
 
 impl FromStr for Total {
@@ -139,6 +147,18 @@ impl Balance {
     #[must_use]
     pub fn covers(self, quantity: Quantity) -> bool {
         !self.negative && self.magnitude >= U320::from(quantity.0)
+    }
+
+    /// Whether this and `more` together are at most `most`. What is below zero is room.
+    #[must_use]
+    pub fn has_room_for(self, more: Quantity, most: Quantity) -> bool {
+        let (more, most) = (U320::from(more.0), U320::from(most.0));
+        if self.negative {
+            // A room that cannot be represented is larger than any quantity.
+            self.magnitude.checked_add(most).is_none_or(|room| more <= room)
+        } else {
+            self.magnitude.checked_add(more).is_some_and(|sum| sum <= most)
+        }
     }
 
     /// Whether more has left the account than has come in.
@@ -210,6 +230,19 @@ impl Ord for Balance {
 impl PartialOrd for Balance {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+
+impl FromStr for Balance {
+    type Err = AmountError;
+
+    /// Accepts what [`fmt::Display`] writes.
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        match text.strip_prefix('-') {
+            Some("0") => Err(AmountError::NotCanonical),
+            Some(digits) => Ok(Self::from(digits.parse::<Total>()?).negated()),
+            None => Ok(text.parse::<Total>()?.into()),
+        }
     }
 }
 
@@ -293,36 +326,17 @@ macro_rules! decimal_string {
 }
 decimal_string!(Quantity, Total, Balance, Delta);
 
-impl<'de> Deserialize<'de> for Quantity {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(FromStrVisitor::<Self>::new())
-    }
-}
-
-impl FromStr for Balance {
-    type Err = AmountError;
-
-    /// Accepts what [`fmt::Display`] writes.
-    fn from_str(text: &str) -> Result<Self, AmountError> {
-        match text.strip_prefix('-') {
-            Some("0") => Err(AmountError::NotCanonical),
-            Some(digits) => Ok(Self::from(digits.parse::<Total>()?).negated()),
-            None => Ok(text.parse::<Total>()?.into()),
+/// Deserialises from the decimal string, and from nothing else.
+macro_rules! from_decimal_string {
+    ($($name:ident),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(FromStrVisitor::<Self>::new())
+            }
         }
-    }
+    )*};
 }
-
-impl<'de> Deserialize<'de> for Balance {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(FromStrVisitor::<Self>::new())
-    }
-}
-
-impl<'de> Deserialize<'de> for Delta {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(FromStrVisitor::<Self>::new())
-    }
-}
+from_decimal_string!(Quantity, Balance, Delta);
 
 /// So much of a currency, as OES writes it: `{"currency": …, "quantity": …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -417,6 +431,27 @@ mod tests {
     }
 
     #[test]
+    fn room_is_measured_without_a_wrap() {
+        let total = |quantity| Total::ZERO.plus(quantity).unwrap();
+        let (most, one) = (Quantity::MAX, Quantity::from(1));
+        let full = Balance::of(total(most), Total::ZERO);
+        assert!(full.has_room_for(Quantity::ZERO, most) && !full.has_room_for(one, most));
+        assert!(!full.has_room_for(most, most));
+        let owed = Balance::of(Total::ZERO, total(most));
+        assert!(owed.has_room_for(most, Quantity::ZERO) && owed.has_room_for(most, most));
+        let no_end = Balance { negative: true, magnitude: U320::MAX };
+        assert!(no_end.has_room_for(most, most));
+        assert!(!Balance { negative: false, ..no_end }.has_room_for(one, most));
+    }
+
+    #[test]
+    fn a_balance_has_one_spelling() {
+        for text in ["", "-", "-0", "+1", "01", "-01", "--1", "1.0"] {
+            assert_eq!(text.parse::<Balance>(), Err(AmountError::NotCanonical), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_delta_is_signed_and_never_zero() {
         assert_eq!("-12".parse::<Delta>().unwrap().to_string(), "-12");
         assert_eq!("12".parse::<Delta>().unwrap().magnitude(), Quantity::from(12));
@@ -433,6 +468,16 @@ mod tests {
         }
 
         #[test]
+        fn room_agrees_with_small_integers(credits: u32, debits: u32, more: u32, most: u32) {
+            let total = |units: u32| Total::ZERO.plus(Quantity::from(u64::from(units))).unwrap();
+            let quantity = |units: u32| Quantity::from(u64::from(units));
+            let has_room = Balance::of(total(credits), total(debits))
+                .has_room_for(quantity(more), quantity(most));
+            let sum = i64::from(credits) - i64::from(debits) + i64::from(more);
+            prop_assert_eq!(has_room, sum <= i64::from(most));
+        }
+
+        #[test]
         fn balance_agrees_with_small_integers(credits: u32, debits: u32, wanted: u32) {
             let balance = Balance::of(
                 Total::ZERO.plus(Quantity::from(u64::from(credits))).unwrap(),
@@ -444,6 +489,7 @@ mod tests {
                 balance.covers(Quantity::from(u64::from(wanted))),
                 expected >= i64::from(wanted)
             );
+            prop_assert_eq!(balance.to_string().parse::<Balance>(), Ok(balance));
             let part = balance.covered_part(Quantity::from(u64::from(wanted)));
             let expected_part = u64::try_from(expected.clamp(0, i64::from(wanted))).unwrap();
             prop_assert_eq!(part, Quantity::from(expected_part));

@@ -12,6 +12,7 @@ use super::{
     },
     job::ContentHash,
     ledger::{AccountKind, Movement, Phase},
+    limits::{ConnectionCaps, ConnectionLimits, CrossedLimits, CurrencyLimits},
     object::{self, ObjectError},
 };
 
@@ -19,7 +20,7 @@ use super::{
 pub const EVENT_BYTES_MAX: usize = 16 * 1_024;
 
 /// A link between a client and this exchange, with the identifiers of both sides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Connection {
     /// The connection at BitGo.
@@ -35,7 +36,7 @@ pub struct Connection {
 }
 
 /// What the exchange accepts of a currency.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Currency {
     /// The partner's mapped name.
@@ -46,6 +47,20 @@ pub struct Currency {
     pub quantity_min: Quantity,
     /// Largest quantity that is cleared, base units.
     pub quantity_max: Quantity,
+    /// Most that all connections together may be exposed to, base units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exposure_max_total: Option<Quantity>,
+    /// The caps of each connection that has none of its own.
+    #[serde(flatten)]
+    pub caps: ConnectionCaps,
+}
+
+impl Currency {
+    /// Its limits, to be checked.
+    fn limits(&self) -> CurrencyLimits {
+        let Self { quantity_min, quantity_max, exposure_max_total, caps, .. } = *self;
+        CurrencyLimits { quantity_min, quantity_max, exposure_max_total, caps }
+    }
 }
 
 /// A change of what a connection has available that did not originate here: a trade, an order
@@ -85,6 +100,9 @@ pub enum BookFact {
     /// A currency as it is from now on.
     #[serde(rename = "currency.configured")]
     CurrencyConfigured(Currency),
+    /// The caps of a connection in a currency as they are from now on.
+    #[serde(rename = "connection.limited")]
+    ConnectionLimited(ConnectionLimits),
     /// A signed change of `available`.
     #[serde(rename = "balance.adjusted")]
     BalanceAdjusted(Adjustment),
@@ -97,6 +115,7 @@ impl BookFact {
         match self {
             Self::ConnectionUpserted(_) => "connection.upserted",
             Self::CurrencyConfigured(_) => "currency.configured",
+            Self::ConnectionLimited(_) => "connection.limited",
             Self::BalanceAdjusted(_) => "balance.adjusted",
         }
     }
@@ -121,14 +140,9 @@ pub enum BookEventError {
     /// Not the object that is expected.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// The smallest quantity is above the largest.
-    #[error("quantityMin {min} is above quantityMax {max}: nothing could be cleared")]
-    LimitsCross {
-        /// The smallest quantity.
-        min: Quantity,
-        /// The largest quantity.
-        max: Quantity,
-    },
+    /// Limits that cannot all be meant.
+    #[error(transparent)]
+    LimitsCross(#[from] CrossedLimits),
 }
 
 /// The event's id and type, read before the rest because the type says what the rest is.
@@ -146,6 +160,8 @@ enum EventType {
     ConnectionUpserted,
     #[serde(rename = "currency.configured")]
     CurrencyConfigured,
+    #[serde(rename = "connection.limited")]
+    ConnectionLimited,
     #[serde(rename = "balance.adjusted")]
     BalanceAdjusted,
 }
@@ -178,12 +194,37 @@ enveloped!(EnvelopedCurrency {
     enabled: bool,
     quantity_min: Quantity,
     quantity_max: Quantity,
+    exposure_max_total: Option<Quantity>,
+    exposure_max_per_connection: Option<Quantity>,
+    daily_allocation_max_per_connection: Option<Quantity>,
+    daily_deallocation_max_per_connection: Option<Quantity>,
+    approval_above: Option<Quantity>,
+});
+enveloped!(EnvelopedLimits {
+    connection_id: ConnectionId,
+    currency: CurrencyCode,
+    exposure_max_per_connection: Option<Quantity>,
+    daily_allocation_max_per_connection: Option<Quantity>,
+    daily_deallocation_max_per_connection: Option<Quantity>,
+    approval_above: Option<Quantity>,
 });
 enveloped!(EnvelopedAdjustment {
     connection_id: ConnectionId,
     currency: CurrencyCode,
     delta: Delta,
 });
+
+/// The caps among the fields of an event.
+macro_rules! caps {
+    ($fields:ident) => {
+        ConnectionCaps {
+            exposure_max_per_connection: $fields.exposure_max_per_connection,
+            daily_allocation_max_per_connection: $fields.daily_allocation_max_per_connection,
+            daily_deallocation_max_per_connection: $fields.daily_deallocation_max_per_connection,
+            approval_above: $fields.approval_above,
+        }
+    };
+}
 
 fn ignored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     serde::de::IgnoredAny::deserialize(deserializer).map(|_| ())
@@ -212,17 +253,25 @@ impl BookEvent {
             }
             EventType::CurrencyConfigured => {
                 let fields: EnvelopedCurrency = object::parse(text)?;
-                if fields.quantity_min > fields.quantity_max {
-                    return Err(BookEventError::LimitsCross {
-                        min: fields.quantity_min,
-                        max: fields.quantity_max,
-                    });
-                }
-                BookFact::CurrencyConfigured(Currency {
+                let caps = caps!(fields);
+                let currency = Currency {
                     currency: fields.currency,
                     enabled: fields.enabled,
                     quantity_min: fields.quantity_min,
                     quantity_max: fields.quantity_max,
+                    exposure_max_total: fields.exposure_max_total,
+                    caps,
+                };
+                currency.limits().check()?;
+                BookFact::CurrencyConfigured(currency)
+            }
+            EventType::ConnectionLimited => {
+                let fields: EnvelopedLimits = object::parse(text)?;
+                let caps = caps!(fields);
+                BookFact::ConnectionLimited(ConnectionLimits {
+                    connection_id: fields.connection_id,
+                    currency: fields.currency,
+                    caps,
                 })
             }
             EventType::BalanceAdjusted => {
@@ -311,10 +360,35 @@ mod tests {
     fn refuses_limits_that_cross_and_movements_of_nothing() {
         let crossed = r#"{"type":"currency.configured","eventId":"x","currency":"BTC",
             "enabled":true,"quantityMin":"6","quantityMax":"5"}"#;
-        assert!(matches!(BookEvent::parse(crossed), Err(BookEventError::LimitsCross { .. })));
+        assert!(matches!(BookEvent::parse(crossed), Err(BookEventError::LimitsCross(_))));
         let nothing = r#"{"type":"balance.adjusted","eventId":"y","currency":"BTC","delta":"0",
             "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a"}"#;
         assert!(BookEvent::parse(nothing).is_err());
+    }
+
+    #[test]
+    fn limits_are_optional_and_what_is_absent_stays_out_of_the_fact() {
+        let plain = r#"{"type":"currency.configured","currency":"BTC","enabled":true,"quantityMin":"1","quantityMax":"5"}"#;
+        let with_id = |fact: &str| fact.replace(r#"{"type""#, r#"{"eventId":"x","type""#);
+        let event = BookEvent::parse(&with_id(plain)).unwrap();
+        assert_eq!(event.canonical_body().unwrap(), plain);
+        let all = r#"{"type":"currency.configured","currency":"BTC","enabled":true,"quantityMin":"1","quantityMax":"5","exposureMaxTotal":"90","exposureMaxPerConnection":"50","dailyAllocationMaxPerConnection":"9","dailyDeallocationMaxPerConnection":"8","approvalAbove":"4"}"#;
+        let event = BookEvent::parse(&with_id(all)).unwrap();
+        assert_eq!(event.canonical_body().unwrap(), all);
+        let crossed = with_id(all).replace("\"90\"", "\"49\"");
+        assert!(matches!(BookEvent::parse(&crossed), Err(BookEventError::LimitsCross(_))));
+        let of_one = r#"{"type":"connection.limited","connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a","currency":"BTC","approvalAbove":"4"}"#;
+        let event = BookEvent::parse(&with_id(of_one)).unwrap();
+        assert_eq!(event.canonical_body().unwrap(), of_one);
+        for misspelt in [
+            with_id(all).replace("exposureMaxTotal", "exposureMax"),
+            with_id(of_one).replace("approvalAbove", "approval_above"),
+            with_id(of_one).replace("approvalAbove", "exposureMaxTotal"),
+            with_id(of_one).replace("\"4\"", "4"),
+            with_id(of_one).replace("\"4\"", "\"-4\""),
+        ] {
+            assert!(BookEvent::parse(&misspelt).is_err(), "{misspelt}");
+        }
     }
 
     #[test]

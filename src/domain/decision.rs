@@ -48,19 +48,31 @@ pub enum RejectCode {
     QuantityTooSmall,
     /// Above the currency's largest quantity.
     QuantityTooLarge,
+    /// An allocation that would take the connection above its exposure cap.
+    ExposureOfConnection,
+    /// An allocation that would take all connections together above the currency's exposure cap.
+    ExposureTotal,
+    /// More than the connection's cap for the day.
+    DailyLimit,
     /// A deallocation of more than the connection has available.
     InsufficientAvailable,
+    /// It needed an operator's approval, and an operator refused it.
+    OperatorRefused,
 }
 
 impl RejectCode {
     /// All codes, for metrics and tests.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::ConnectionUnknown,
         Self::ConnectionInactive,
         Self::CurrencyNotEnabled,
         Self::QuantityTooSmall,
         Self::QuantityTooLarge,
+        Self::ExposureOfConnection,
+        Self::ExposureTotal,
+        Self::DailyLimit,
         Self::InsufficientAvailable,
+        Self::OperatorRefused,
     ];
 
     /// One word for rows and metrics.
@@ -72,7 +84,11 @@ impl RejectCode {
             Self::CurrencyNotEnabled => "currency_not_enabled",
             Self::QuantityTooSmall => "quantity_too_small",
             Self::QuantityTooLarge => "quantity_too_large",
+            Self::ExposureOfConnection => "exposure_of_connection",
+            Self::ExposureTotal => "exposure_total",
+            Self::DailyLimit => "daily_limit",
             Self::InsufficientAvailable => "insufficient_available",
+            Self::OperatorRefused => "operator_refused",
         }
     }
 
@@ -85,7 +101,13 @@ impl RejectCode {
             Self::CurrencyNotEnabled => "The currency is not enabled on the exchange.",
             Self::QuantityTooSmall => "The quantity is below the smallest that is accepted.",
             Self::QuantityTooLarge => "The quantity is above the largest that is accepted.",
+            Self::ExposureOfConnection => {
+                "The quantity would take the connection above what the exchange accepts of it."
+            }
+            Self::ExposureTotal => "The exchange cannot accept more of the currency at present.",
+            Self::DailyLimit => "The quantity is above what is left of the connection's day.",
             Self::InsufficientAvailable => "The available balance does not cover the quantity.",
+            Self::OperatorRefused => "The exchange has declined the request.",
         }
     }
 }
@@ -146,4 +168,18 @@ impl Decision {
             Self::Released { code, .. } => Some(code),
         }
     }
+}
+
+/// Who has decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecidedBy {
+    /// The policy alone.
+    Policy,
+    /// The policy, after an operator's word.
+    Operator {
+        /// The person, as far as the system knows.
+        who: String,
+        /// What they said about it.
+        reason: String,
+    },
 }

@@ -160,6 +160,8 @@ pub struct Job {
     pub state_since: TimestampMs,
     /// What was decided, once it was; never changes.
     pub decision: Option<Decision>,
+    /// When it was decided.
+    pub decided_at: Option<TimestampMs>,
     /// How OES ended it, once it has.
     pub final_outcome: Option<Outcome>,
     /// When the next step of its state is due; `None` when something else will tell.
@@ -190,6 +192,7 @@ impl Job {
             state: State::Received,
             state_since: now,
             decision: None,
+            decided_at: None,
             final_outcome: None,
             next_step_at: Some(now),
             attempts_made: 0,

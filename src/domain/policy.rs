@@ -1,36 +1,61 @@
 //! The decision: cleared if the book allows it, else released with a reason a client may read.
 //!
 //! Pure: the same terms over the same view give the same ruling, so a decision can be explained
-//! later from what it saw.
+//! later, and made again, from what it saw.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     amount::Balance,
     book::{Connection, Currency},
     decision::{Decision, RejectCode},
     job::{JobTerms, JobType},
+    limits::ConnectionCaps,
     state::ParkReason,
+    time::Day,
 };
 
 /// Version of these rules; stored with each decision.
-pub const POLICY_VERSION: u32 = 1;
+pub const POLICY_VERSION: u32 = 2;
+
+/// What an operator has said about a job that needs approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperatorWord {
+    /// It may be cleared, although it is above the threshold.
+    Approved,
+    /// It is released, whatever else the rules would say.
+    Refused,
+}
 
 /// What the book knows about a job at the moment of its decision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BookView {
     /// The job's connection, if the book has it.
     pub connection: Option<Connection>,
     /// The job's currency, if the book has it.
     pub currency: Option<Currency>,
+    /// The connection's own caps in the currency; where they are silent, the currency's hold.
+    pub connection_caps: ConnectionCaps,
     /// What the connection has available in the currency.
     pub available: Balance,
+    /// What the connection is exposed to in the currency.
+    pub exposure: Balance,
+    /// What all connections together are exposed to in the currency.
+    pub exposure_total: Balance,
+    /// The day of the decision.
+    pub day: Day,
+    /// What was cleared for the connection on that day, in the currency and of the job's type.
+    pub cleared_that_day: Balance,
     /// Whether a job for an unknown connection has waited long enough.
     pub connection_grace_over: bool,
+    /// What an operator has said, where one was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorWord>,
 }
 
-/// What a decision saw, as stored beside it.
+/// What a decision saw, as stored beside it. [`BookView`] reads it back.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Seen<'a> {
@@ -71,25 +96,60 @@ pub fn rule(terms: &JobTerms, view: &BookView) -> Ruling {
     if !identities_agree(terms, connection) {
         return Ruling::Park(ParkReason::IdentityMismatch);
     }
+    if view.operator == Some(OperatorWord::Refused) {
+        return released(RejectCode::OperatorRefused);
+    }
     if !connection.active {
         return released(RejectCode::ConnectionInactive);
     }
     let Some(currency) = view.currency.as_ref().filter(|currency| currency.enabled) else {
         return released(RejectCode::CurrencyNotEnabled);
     };
+    let caps = view.connection_caps.or(currency.caps);
+    if let Some(code) = excess(terms, currency, caps, view) {
+        return released(code);
+    }
+    let needs_approval = caps.approval_above.is_some_and(|most| terms.amount.quantity() > most);
+    // Last, so that nobody is asked about what would be released anyway.
+    if needs_approval && view.operator != Some(OperatorWord::Approved) {
+        return Ruling::Park(ParkReason::NeedsApproval);
+    }
+    Ruling::Decide(Decision::Cleared)
+}
+
+/// The first limit that a record would go beyond.
+fn excess(
+    terms: &JobTerms,
+    currency: &Currency,
+    caps: ConnectionCaps,
+    view: &BookView,
+) -> Option<RejectCode> {
     let quantity = terms.amount.quantity();
     if quantity < currency.quantity_min {
-        return released(RejectCode::QuantityTooSmall);
+        return Some(RejectCode::QuantityTooSmall);
     }
     if quantity > currency.quantity_max {
-        return released(RejectCode::QuantityTooLarge);
+        return Some(RejectCode::QuantityTooLarge);
     }
-    match terms.job_type {
-        JobType::Deallocation if !view.available.covers(quantity) => {
-            released(RejectCode::InsufficientAvailable)
+    let has_room = |balance: Balance, most| {
+        Option::is_none_or(most, |most| balance.has_room_for(quantity, most))
+    };
+    if terms.job_type == JobType::Allocation {
+        if !has_room(view.exposure, caps.exposure_max_per_connection) {
+            return Some(RejectCode::ExposureOfConnection);
         }
-        JobType::Allocation | JobType::Deallocation => Ruling::Decide(Decision::Cleared),
+        if !has_room(view.exposure_total, currency.exposure_max_total) {
+            return Some(RejectCode::ExposureTotal);
+        }
     }
+    if !has_room(view.cleared_that_day, caps.daily_max(terms.job_type)) {
+        return Some(RejectCode::DailyLimit);
+    }
+    let is_covered = match terms.job_type {
+        JobType::Allocation => true,
+        JobType::Deallocation => view.available.covers(quantity),
+    };
+    (!is_covered).then_some(RejectCode::InsufficientAvailable)
 }
 
 /// A release signed with identifiers that OES does not have for this connection would be refused
@@ -106,6 +166,8 @@ fn released(code: RejectCode) -> Ruling {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::{
         amount::{Amount, Quantity, Total},
@@ -141,10 +203,35 @@ mod tests {
                 enabled: true,
                 quantity_min: Quantity::from(10),
                 quantity_max: Quantity::from(100),
+                exposure_max_total: None,
+                caps: ConnectionCaps::default(),
             }),
+            connection_caps: ConnectionCaps::default(),
             available: Balance::of(credits, Total::ZERO),
+            exposure: Balance::ZERO,
+            exposure_total: Balance::ZERO,
+            day: "2026-11-22".parse().unwrap(),
+            cleared_that_day: Balance::ZERO,
             connection_grace_over: false,
+            operator: None,
         }
+    }
+
+    fn units(units: i64) -> Balance {
+        units.to_string().parse().unwrap()
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "limits are optional")]
+    fn cap(units: u64) -> Option<Quantity> {
+        Some(Quantity::from(units))
+    }
+
+    fn limited(change: impl FnOnce(&mut BookView, &mut Currency)) -> BookView {
+        let mut view = view(1_000);
+        let mut currency = view.currency.take().unwrap();
+        change(&mut view, &mut currency);
+        view.currency = Some(currency);
+        view
     }
 
     #[test]
@@ -168,6 +255,175 @@ mod tests {
         ] {
             assert_eq!(rule(&terms(JobType::Allocation, quantity), &view(0)), ruling, "{quantity}");
         }
+    }
+
+    #[test]
+    fn exposure_may_reach_its_cap_and_bounds_allocations_only() {
+        for (exposure, of_connection, of_all) in [
+            (50, Ruling::Decide(Decision::Cleared), Ruling::Decide(Decision::Cleared)),
+            (51, released(RejectCode::ExposureOfConnection), released(RejectCode::ExposureTotal)),
+            (-1, Ruling::Decide(Decision::Cleared), Ruling::Decide(Decision::Cleared)),
+        ] {
+            let one = limited(|view, currency| {
+                view.exposure = units(exposure);
+                currency.caps.exposure_max_per_connection = cap(100);
+            });
+            let all = limited(|view, currency| {
+                view.exposure_total = units(exposure);
+                currency.exposure_max_total = cap(100);
+            });
+            for (view, ruling) in [(one, of_connection), (all, of_all)] {
+                assert_eq!(rule(&terms(JobType::Allocation, 50), &view), ruling, "{exposure}");
+                let back = rule(&terms(JobType::Deallocation, 50), &view);
+                assert_eq!(back, Ruling::Decide(Decision::Cleared));
+            }
+        }
+    }
+
+    #[test]
+    fn each_type_has_its_own_day() {
+        let day = |cleared| {
+            limited(|view, currency| {
+                view.cleared_that_day = units(cleared);
+                currency.caps.daily_allocation_max_per_connection = cap(100);
+                currency.caps.daily_deallocation_max_per_connection = cap(90);
+            })
+        };
+        let (allocation, deallocation) =
+            (terms(JobType::Allocation, 50), terms(JobType::Deallocation, 50));
+        for (job, cleared, ruling) in [
+            (&allocation, 50, Ruling::Decide(Decision::Cleared)),
+            (&allocation, 51, released(RejectCode::DailyLimit)),
+            (&deallocation, 40, Ruling::Decide(Decision::Cleared)),
+            (&deallocation, 41, released(RejectCode::DailyLimit)),
+        ] {
+            assert_eq!(rule(job, &day(cleared)), ruling, "{} {cleared}", job.job_type);
+        }
+    }
+
+    #[test]
+    fn a_person_is_asked_above_the_threshold_and_about_nothing_that_would_be_released() {
+        let asked = |change: fn(&mut BookView, &mut Currency)| {
+            limited(|view, currency| {
+                currency.caps.approval_above = cap(49);
+                change(view, currency);
+            })
+        };
+        let needs = Ruling::Park(ParkReason::NeedsApproval);
+        for job_type in JobType::ALL {
+            assert_eq!(rule(&terms(job_type, 50), &asked(|_, _| {})), needs);
+            let below = rule(&terms(job_type, 49), &asked(|_, _| {}));
+            assert_eq!(below, Ruling::Decide(Decision::Cleared));
+        }
+        let job = terms(JobType::Deallocation, 50);
+        let uncovered = asked(|view, _| view.available = units(49));
+        assert_eq!(rule(&job, &uncovered), released(RejectCode::InsufficientAvailable));
+        let own = asked(|view, _| view.connection_caps.approval_above = cap(50));
+        assert_eq!(rule(&job, &own), Ruling::Decide(Decision::Cleared), "its own goes before");
+        // Approved, everything else is looked at again; refused, nothing is.
+        for (word, covered, ruling) in [
+            (OperatorWord::Approved, true, Ruling::Decide(Decision::Cleared)),
+            (OperatorWord::Approved, false, released(RejectCode::InsufficientAvailable)),
+            (OperatorWord::Refused, true, released(RejectCode::OperatorRefused)),
+            (OperatorWord::Refused, false, released(RejectCode::OperatorRefused)),
+        ] {
+            let mut view = asked(|_, _| {});
+            view.operator = Some(word);
+            if !covered {
+                view.available = Balance::ZERO;
+            }
+            assert_eq!(rule(&job, &view), ruling, "{word:?}");
+            let mut other = job.clone();
+            other.partners_client_id = "client-002".parse().unwrap();
+            assert_eq!(rule(&other, &view), Ruling::Park(ParkReason::IdentityMismatch));
+        }
+    }
+
+    proptest! {
+        /// What is cleared is within every limit, and what is within every limit is cleared.
+        #[test]
+        fn the_ruling_is_cleared_exactly_within_all_limits(
+            deallocation: bool,
+            quantity in 1_u64..120,
+            available in -50_i64..150,
+            exposure in -50_i64..150,
+            exposure_total in -50_i64..300,
+            cleared in 0_i64..150,
+            caps in prop::array::uniform5(prop::option::of(0_u64..200)),
+            own in prop::array::uniform4(prop::option::of(0_u64..200)),
+            word in prop::option::of(prop::bool::ANY),
+        ) {
+            let job_type =
+                if deallocation { JobType::Deallocation } else { JobType::Allocation };
+            let caps_of = |caps: [Option<u64>; 4]| {
+                let [exposure, allocated, deallocated, approval] =
+                    caps.map(|cap| cap.map(Quantity::from));
+                ConnectionCaps {
+                    exposure_max_per_connection: exposure,
+                    daily_allocation_max_per_connection: allocated,
+                    daily_deallocation_max_per_connection: deallocated,
+                    approval_above: approval,
+                }
+            };
+            let [total, of_each @ ..] = caps;
+            let view = limited(|view, currency| {
+                view.available = units(available);
+                view.exposure = units(exposure);
+                view.exposure_total = units(exposure_total);
+                view.cleared_that_day = units(cleared);
+                view.connection_caps = caps_of(own);
+                view.operator = word.map(|approved| {
+                    if approved { OperatorWord::Approved } else { OperatorWord::Refused }
+                });
+                currency.exposure_max_total = total.map(Quantity::from);
+                currency.caps = caps_of(of_each);
+            });
+            let ruling = rule(&terms(job_type, quantity), &view);
+
+            let moved = i64::try_from(quantity).unwrap();
+            let holds = |cap: Option<u64>, sum: i64| {
+                cap.is_none_or(|cap| sum <= i64::try_from(cap).unwrap())
+            };
+            let effective = |which: usize| own[which].or(of_each[which]);
+            let is_within = (10..=100).contains(&quantity)
+                && holds(effective(if deallocation { 2 } else { 1 }), cleared + moved)
+                && if deallocation {
+                    moved <= available
+                } else {
+                    holds(effective(0), exposure + moved) && holds(total, exposure_total + moved)
+                };
+            let needs_approval = !holds(effective(3), moved);
+            let expected = match word {
+                Some(false) => "refused",
+                _ if !is_within => "released",
+                None if needs_approval => "asked",
+                _ => "cleared",
+            };
+            let said = match &ruling {
+                Ruling::Decide(Decision::Cleared) => "cleared",
+                Ruling::Decide(decision)
+                    if decision.reject_code() == Some("operator_refused") => "refused",
+                Ruling::Decide(_) => "released",
+                Ruling::Park(ParkReason::NeedsApproval) => "asked",
+                other => return Err(TestCaseError::fail(format!("{other:?}"))),
+            };
+            prop_assert_eq!(said, expected);
+
+            // What is stored explains the decision: the same terms over it give the same ruling.
+            let stored = serde_json::to_string(&view.seen()).unwrap();
+            let read: BookView = serde_json::from_str(&stored).unwrap();
+            prop_assert_eq!(rule(&terms(job_type, quantity), &read), ruling);
+            prop_assert_eq!(read, view);
+        }
+    }
+
+    #[test]
+    fn a_view_without_connection_and_currency_reads_back_too() {
+        let mut view = view(0);
+        (view.connection, view.currency) = (None, None);
+        let stored = serde_json::to_string(&view.seen()).unwrap();
+        assert!(stored.starts_with(r#"{"policyVersion":2,"#), "{stored}");
+        assert_eq!(serde_json::from_str::<BookView>(&stored).unwrap(), view);
     }
 
     #[test]

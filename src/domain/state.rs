@@ -9,7 +9,9 @@
 //! ```
 //!
 //! An operator may send a parked job on: back to `received` if nothing was decided, else to `unknown`,
-//! so that the record is read before anything is sent.
+//! so that the record is read before anything is sent. A job that is parked because it needs approval is
+//! not sent on: an operator approves or refuses it, which decides it, or shows that it must be parked for
+//! another reason.
 //!
 //! Nothing here changes a decision; a state only says how far it has been carried out. The
 //! database repeats these rules (`migrations/`), and a test compares the two.
@@ -191,6 +193,7 @@ impl State {
             Self::Sending => after_sending(event),
             Self::Unknown(_) => after_unknown(event),
             Self::AwaitingApproval => closing(event),
+            Self::Parked(ParkReason::NeedsApproval) => after_needs_approval(event),
             Self::Parked(reason) => after_parked(reason, event),
             Self::Conflict(_) => closing(event).filter(|next| next.is_final()),
             Self::Confirmed | Self::Overruled => None,
@@ -263,6 +266,26 @@ fn after_unknown(event: Event) -> Option<State> {
         | Event::TurnedAway
         | Event::Doubt(_)
         | Event::Retry => closing(event),
+    }
+}
+
+fn after_needs_approval(event: Event) -> Option<State> {
+    match event {
+        Event::Decide => Some(State::Decided),
+        Event::Park(reason) if reason.is_undecided() && reason != ParkReason::NeedsApproval => {
+            Some(State::Parked(reason))
+        }
+        // Sent on, it would be decided without anybody's word.
+        Event::Retry
+        | Event::Park(_)
+        | Event::Prepare
+        | Event::Confirm
+        | Event::AwaitApproval
+        | Event::TurnedAway
+        | Event::Doubt(_)
+        | Event::FoundReserved
+        | Event::Overrule
+        | Event::Freeze(_) => None,
     }
 }
 

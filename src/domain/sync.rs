@@ -17,6 +17,7 @@ use super::{
     amount::Quantity,
     book::{BookFact, Connection, Currency},
     ids::{ConnectionId, CurrencyCode},
+    limits::ConnectionCaps,
     shown::{Listed, ShownConnection},
 };
 
@@ -268,6 +269,8 @@ fn compare_currencies(supported: &BTreeSet<CurrencyCode>, known: &[Currency]) ->
             quantity_min: Quantity::ZERO,
             // Even enabled by mistake, it clears nothing before somebody has thought of its limits.
             quantity_max: Quantity::ZERO,
+            exposure_max_total: None,
+            caps: ConnectionCaps::default(),
         })),
     });
     let unsupported =

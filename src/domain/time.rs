@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use jiff::{Timestamp, civil, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch, UTC.
@@ -39,19 +40,49 @@ impl TimestampMs {
     }
 }
 
+/// A day in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Day(civil::Date);
+
+impl TimestampMs {
+    /// The day, in UTC, that this time is in.
+    #[must_use]
+    pub fn day(self) -> Day {
+        let ends = if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        let time = Timestamp::from_millisecond(self.0).unwrap_or(ends);
+        Day(TimeZone::UTC.to_datetime(time).date())
+    }
+}
+
+impl FromStr for Day {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, jiff::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Day {
+    /// As in `2026-11-22`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 impl FromStr for TimestampMs {
     type Err = jiff::Error;
 
     /// RFC 3339 with any offset and any number of decimals.
     fn from_str(text: &str) -> Result<Self, jiff::Error> {
-        text.parse::<jiff::Timestamp>().map(|time| Self(time.as_millisecond()))
+        text.parse::<Timestamp>().map(|time| Self(time.as_millisecond()))
     }
 }
 
 impl fmt::Display for TimestampMs {
     /// RFC 3339 in UTC with milliseconds, e.g. `2026-11-22T08:15:30.250Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
+        match Timestamp::from_millisecond(self.0) {
             Ok(timestamp) => write!(f, "{timestamp:.3}"),
             Err(_) => write!(f, "{} ms", self.0),
         }
@@ -67,6 +98,18 @@ mod tests {
         let time = TimestampMs::from_millis(1_795_335_330_250);
         assert_eq!(time.to_string(), "2026-11-22T08:15:30.250Z");
         assert_eq!("2026-11-22T09:15:30.250001+01:00".parse::<TimestampMs>().unwrap(), time);
+    }
+
+    #[test]
+    fn a_day_ends_at_midnight_in_utc() {
+        let last: TimestampMs = "2026-11-22T23:59:59.999Z".parse().unwrap();
+        assert_eq!(last.day().to_string(), "2026-11-22");
+        assert_eq!(last.after(Duration::from_millis(1)).day().to_string(), "2026-11-23");
+        for millis in [i64::MIN, -1, 0, i64::MAX] {
+            let day = TimestampMs::from_millis(millis).day();
+            assert_eq!(day.to_string().parse::<Day>().unwrap(), day);
+            assert_eq!(serde_json::to_string(&day).unwrap(), format!("\"{day}\""));
+        }
     }
 
     #[test]

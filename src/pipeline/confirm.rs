@@ -78,6 +78,7 @@ pub fn end(
 ) -> Result<(), WorkError> {
     work.advance(seq, event, None)?;
     work.job_mut(seq)?.final_outcome = Some(actual);
+    work.end_day(seq, actual)?;
     let job = work.job(seq)?;
     let (terms, received_at) = (job.terms.clone(), job.received_at);
     let decision = job.decision.clone().ok_or(WorkError::Undecided(seq))?;

@@ -9,11 +9,11 @@ use super::wake::{Rested, Wake, rest};
 use crate::{
     clock::Clock,
     domain::{
-        decision::Decision,
+        decision::{DecidedBy, Decision},
         ids::JobSeq,
         ledger::{self, AccountKind},
         news::News,
-        policy::{BookView, Ruling, rule},
+        policy::{BookView, OperatorWord, Ruling, rule},
         state::{Event, ParkReason, State},
         time::TimestampMs,
     },
@@ -43,36 +43,88 @@ pub enum Decided {
 /// # Errors
 /// [`WorkError`] when the decision cannot be represented.
 pub fn decide(work: &mut Work, seq: JobSeq, grace: Duration) -> Result<Decided, WorkError> {
+    let view = match look(work, seq, grace, None)? {
+        Looked::View(view) => view,
+        Looked::Not(decided) => return Ok(decided),
+    };
+    let ruling = rule(&work.job(seq)?.terms, &view);
+    if ruling == Ruling::WaitForConnection {
+        let job = work.job_mut(seq)?;
+        job.next_step_at = Some(job.received_at.after(grace));
+    }
+    carry_out(work, seq, ruling, &view, DecidedBy::Policy)
+}
+
+/// Decides one job that is parked because it needs approval, with an operator's word.
+///
+/// # Errors
+/// [`WorkError`] when the decision cannot be represented.
+pub fn decide_with_word(
+    work: &mut Work,
+    seq: JobSeq,
+    said: OperatorWord,
+    by: DecidedBy,
+) -> Result<Decided, WorkError> {
+    // Its connection was known, and what is known stays known: there is no grace to wait for.
+    let view = match look(work, seq, Duration::ZERO, Some(said))? {
+        Looked::View(view) => view,
+        Looked::Not(decided) => return Ok(decided),
+    };
+    let ruling = rule(&work.job(seq)?.terms, &view);
+    carry_out(work, seq, ruling, &view, by)
+}
+
+enum Looked {
+    /// This is what the policy sees.
+    View(Box<BookView>),
+    /// The policy is not asked.
+    Not(Decided),
+}
+
+/// The book as it is now for one job, if the job may be decided at all.
+fn look(
+    work: &mut Work,
+    seq: JobSeq,
+    grace: Duration,
+    operator: Option<OperatorWord>,
+) -> Result<Looked, WorkError> {
     if let Some(restored_at) = work.restored_at()
         && work.job(seq)?.verified_at.is_none()
     {
-        return wait_for_verification(work, seq, restored_at);
+        return wait_for_verification(work, seq, restored_at).map(Looked::Not);
     }
     let job = work.job(seq)?;
-    let terms = job.terms.clone();
-    let grace_end = job.received_at.after(grace);
-    let view = BookView {
-        connection: work.connection(terms.connection_id).cloned(),
-        currency: work.currency(terms.amount.currency()).cloned(),
-        available: work.balance(
-            terms.connection_id,
-            terms.amount.currency(),
-            AccountKind::Available,
-        ),
-        connection_grace_over: work.now() >= grace_end,
-    };
-    match rule(&terms, &view) {
-        Ruling::WaitForConnection => {
-            work.job_mut(seq)?.next_step_at = Some(grace_end);
-            Ok(Decided::Waits)
-        }
+    let (id, currency) = (job.terms.connection_id, job.terms.amount.currency());
+    Ok(Looked::View(Box::new(BookView {
+        connection: work.connection(id).cloned(),
+        currency: work.currency(currency).cloned(),
+        connection_caps: work.connection_caps(id, currency),
+        available: work.balance(id, currency, AccountKind::Available),
+        exposure: work.exposure(id, currency),
+        exposure_total: work.exposure_total(currency),
+        day: work.now().day(),
+        cleared_that_day: work.cleared_that_day(seq)?,
+        connection_grace_over: work.now() >= job.received_at.after(grace),
+        operator,
+    })))
+}
+
+fn carry_out(
+    work: &mut Work,
+    seq: JobSeq,
+    ruling: Ruling,
+    view: &BookView,
+    by: DecidedBy,
+) -> Result<Decided, WorkError> {
+    match ruling {
+        Ruling::WaitForConnection => Ok(Decided::Waits),
         Ruling::Park(reason) => {
-            park_undecided(work, seq, reason, &view)?;
+            park_undecided(work, seq, reason, view)?;
             Ok(Decided::Parked(reason))
         }
         Ruling::Decide(decision) => {
             hold(work, seq, &decision)?;
-            work.decide(seq, decision, serde_json::to_string(&view.seen())?)?;
+            work.decide(seq, decision, serde_json::to_string(&view.seen())?, by)?;
             Ok(Decided::Decided)
         }
     }

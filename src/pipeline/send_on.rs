@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::{
     domain::{
         ids::RecordId,
-        state::{Event, State},
+        state::{Event, ParkReason, State},
     },
     store::work::{JobEventKind, Work, WorkError},
 };
@@ -52,6 +52,8 @@ pub enum SentOn {
     GoesOn(String),
     /// It is not parked, so nothing was changed; this is its state.
     NotParked(String),
+    /// It waits for an operator's approval or refusal, which this is not; nothing was changed.
+    NeedsApproval,
     /// There is no job about this record.
     Unknown,
 }
@@ -64,9 +66,18 @@ pub fn send_on(work: &mut Work, record: RecordId, by: &Operator) -> Result<SentO
     let now = work.now();
     let Some(job) = work.find(record) else { return Ok(SentOn::Unknown) };
     let (seq, before) = (job.seq, job.state);
-    let State::Parked(_) = before else {
-        return Ok(SentOn::NotParked(before.to_string()));
-    };
+    match before {
+        State::Parked(ParkReason::NeedsApproval) => return Ok(SentOn::NeedsApproval),
+        State::Parked(_) => {}
+        State::Received
+        | State::Decided
+        | State::Sending
+        | State::Unknown(_)
+        | State::AwaitingApproval
+        | State::Conflict(_)
+        | State::Confirmed
+        | State::Overruled => return Ok(SentOn::NotParked(before.to_string())),
+    }
     work.advance(seq, Event::Retry, Some(now))?;
     let job = work.job_mut(seq)?;
     // The bounds that parked it begin anew, or it would be parked again at once.

@@ -3,10 +3,10 @@
 
 use std::rc::Rc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::operation::Fact;
+use super::operation::{Caps, Fact};
 use crate::domain::{
     amount::{Amount, Quantity},
     ids::{ClientId, ConnectionId, CurrencyCode, RecordId},
@@ -92,16 +92,20 @@ impl Message {
 /// A fact as the feed writes it.
 pub(super) fn fact_text(number: usize, fact: Fact) -> String {
     let event_id = format!("event-{number}");
-    let text = match fact {
+    let mut text = match fact {
         Fact::Connection { which, active } => json!({
             "eventId": event_id, "type": "connection.upserted",
             "connectionId": connection_id(which), "clientId": client_id(which),
             "partnersClientId": partner(which), "partnersConnectionId": partner(which),
             "active": active,
         }),
-        Fact::Currency { which, enabled, least, most } => json!({
+        Fact::Currency { which, enabled, least, most, .. } => json!({
             "eventId": event_id, "type": "currency.configured", "currency": currency(which),
             "enabled": enabled, "quantityMin": least.to_string(), "quantityMax": most.to_string(),
+        }),
+        Fact::Limits { connection, currency: which, .. } => json!({
+            "eventId": event_id, "type": "connection.limited",
+            "connectionId": connection_id(connection), "currency": currency(which),
         }),
         Fact::Adjust { connection, currency: which, delta } => json!({
             "eventId": event_id, "type": "balance.adjusted",
@@ -109,8 +113,34 @@ pub(super) fn fact_text(number: usize, fact: Fact) -> String {
             "delta": delta.to_string(),
         }),
     };
+    if let Fact::Currency { caps, .. } | Fact::Limits { caps, .. } = fact {
+        add_caps(&mut text, caps);
+    }
     text.to_string()
 }
+
+fn add_caps(event: &mut Value, caps: Caps) {
+    for (name, cap) in [
+        ("exposureMaxTotal", caps.total),
+        ("exposureMaxPerConnection", caps.exposure),
+        ("dailyAllocationMaxPerConnection", caps.allocations),
+        ("dailyDeallocationMaxPerConnection", caps.deallocations),
+        ("approvalAbove", caps.approval_above),
+    ] {
+        if let Some(cap) = cap {
+            event[name] = json!(cap.to_string());
+        }
+    }
+}
+
+/// Limits that some runs reach; the second currency has the same.
+const OPENING_CAPS: Caps = Caps {
+    total: Some(260),
+    exposure: Some(180),
+    allocations: Some(150),
+    deallocations: Some(120),
+    approval_above: Some(50),
+};
 
 /// What is in the book before anything happens.
 pub(super) fn opening() -> Vec<Fact> {
@@ -119,7 +149,7 @@ pub(super) fn opening() -> Vec<Fact> {
         facts.push(Fact::Connection { which, active: true });
     }
     for which in 0..2 {
-        facts.push(Fact::Currency { which, enabled: true, least: 2, most: 80 });
+        facts.push(Fact::Currency { which, enabled: true, least: 2, most: 80, caps: OPENING_CAPS });
         facts.push(Fact::Adjust { connection: which, currency: 0, delta: 70 });
     }
     facts

@@ -11,6 +11,7 @@ use super::{
 use crate::domain::{
     gate::Permission,
     job::Job,
+    policy::OperatorWord,
     record::PolicyResult,
     state::{ConflictKind, ParkReason, State},
 };
@@ -40,6 +41,8 @@ impl World {
         for which in 0..self.records.len() {
             let record = u8::try_from(which).unwrap();
             self.step(Operation::SendOn { record, fate: COMMITS })?;
+            let word = [OperatorWord::Approved, OperatorWord::Refused][which % 2];
+            self.step(Operation::SayWord { record, word, fate: COMMITS })?;
         }
         self.go_on()?;
         self.look_round(true)?;
@@ -137,6 +140,7 @@ fn may_rest(job: &Job, entry: &Entry, sent_on: bool) -> bool {
         State::Conflict(ConflictKind::OtherTerms) => {
             matches!(entry.at_oes, AtOes::OtherConnection | AtOes::OtherType)
         }
+        State::Parked(ParkReason::NeedsApproval) => !sent_on,
         State::Parked(ParkReason::NotFoundAtOes) if sent_on => entry.at_oes == AtOes::Missing,
         State::Parked(ParkReason::PolicyRejected) if sent_on => is_open && is_rejected,
         State::Parked(ParkReason::ApprovalUnclear) if sent_on => entry.is_pending(),

@@ -16,7 +16,10 @@ use std::{
 
 use uuid::Uuid;
 
-use self::{money::Money, reasons::Evidence};
+use self::{
+    money::{Due, Money},
+    reasons::Evidence,
+};
 use super::{
     edge::Message,
     oes::Oes,
@@ -28,9 +31,10 @@ use crate::{
         decision::{Decision, Outcome},
         ids::{AttemptSeq, JobSeq, RecordId},
         job::{Job, JobTerms},
+        policy::OperatorWord,
         record::{Reading, RecordStatus},
-        state::State,
-        time::TimestampMs,
+        state::{ParkReason, State},
+        time::{Day, TimestampMs},
     },
     store::memory::MemoryBook,
 };
@@ -64,6 +68,7 @@ pub(super) enum Touched {
     Message(Message),
     Job(JobSeq),
     SentOn(JobSeq),
+    Word(JobSeq, OperatorWord),
     Fact(Box<BookEvent>),
 }
 
@@ -82,6 +87,7 @@ struct Known {
     state: State,
     received_at: TimestampMs,
     decided: Option<Outcome>,
+    decided_on: Option<Day>,
     reject_reason: Option<String>,
     ended: Option<Outcome>,
     last_attempt: Option<Attempt>,
@@ -122,13 +128,16 @@ impl Model {
                 Touched::Message(Message { terms: Some(terms), .. }) => {
                     self.recorded(terms, book, oes, now)?;
                 }
-                Touched::Job(seq) => self.look_at(&book.jobs[seq], oes, now)?,
+                Touched::Job(seq) => self.look_at(&book.jobs[seq], None, oes, now)?,
+                Touched::Word(seq, word) => {
+                    self.look_at(&book.jobs[seq], Some(*word), oes, now)?;
+                }
                 Touched::SentOn(seq) => {
                     let job = &book.jobs[seq];
                     if let Some(known) = self.records.get_mut(&job.terms.record_id) {
                         known.evidence.begin_anew(job.state != known.state);
                     }
-                    self.look_at(job, oes, now)?;
+                    self.look_at(job, None, oes, now)?;
                 }
                 Touched::Fact(event) => self.money.apply(event),
             }
@@ -158,17 +167,24 @@ impl Model {
             state: State::Received,
             received_at: now,
             decided: None,
+            decided_on: None,
             reject_reason: None,
             ended: None,
             last_attempt: None,
             event_id: None,
             evidence: Evidence::default(),
         });
-        self.look_at(job, oes, now)
+        self.look_at(job, None, oes, now)
     }
 
-    /// Follows one job from what it was to what it is.
-    fn look_at(&mut self, job: &Job, oes: &Oes, now: TimestampMs) -> Result<(), Violation> {
+    /// Follows one job from what it was to what it is, after an operator's word if there was one.
+    fn look_at(
+        &mut self,
+        job: &Job,
+        word: Option<OperatorWord>,
+        oes: &Oes,
+        now: TimestampMs,
+    ) -> Result<(), Violation> {
         let record = job.terms.record_id;
         let known = self.records.get_mut(&record).ok_or_else(|| {
             Violation::new("a job comes from a message", format!("{record} does not"))
@@ -180,22 +196,39 @@ impl Model {
         holds("a job takes legal steps only", may_follow(before, after), || {
             format!("{record}: {before} → {after}")
         })?;
+        let needs_word = before == State::Parked(ParkReason::NeedsApproval);
+        holds(
+            "a word moves only what waits for one",
+            needs_word || word.is_none() || before == after,
+            || format!("{record}: {before} → {after} with {word:?}"),
+        )?;
         let decided = job.decision.as_ref().map(Decision::outcome);
         if known.decided.is_none() && decided.is_some() {
-            let expected = self.money.ruling(&known.terms, known.received_at, now);
-            holds("a decision follows the book", decided == expected, || {
+            holds(
+                "what needs approval is decided by a word",
+                needs_word == word.is_some(),
+                || format!("{record}: {before} → {after} with {word:?}"),
+            )?;
+            let expected = self.money.ruling(&known.terms, known.received_at, now, word);
+            holds("a decision follows the book", expected == Due::of(decided), || {
                 format!("{record}: decided {decided:?}, and the model says {expected:?}")
             })?;
             known.decided = decided;
+            known.decided_on = Some(now.day());
             known.reject_reason =
                 job.decision.as_ref().and_then(Decision::reject_reason).map(str::to_owned);
-            self.money.decided(&known.terms, decided == Some(Outcome::Cleared));
+            let is_cleared = decided == Some(Outcome::Cleared);
+            self.money.decided(&known.terms, now.day(), is_cleared);
+            let keeps = !is_cleared || self.money.keeps_caps(&known.terms, now.day());
+            holds("no cap is exceeded by what is cleared and pending", keeps, || {
+                record.to_string()
+            })?;
         }
         if known.ended.is_none()
             && let (Some(decided), Some(actual)) = (known.decided, job.final_outcome)
         {
             known.ended = Some(actual);
-            self.money.ended(&known.terms, decided, actual);
+            self.money.ended(&known.terms, known.decided_on, decided, actual);
         }
         if before != after {
             let entry = oes.records.get(&record);
@@ -332,6 +365,7 @@ fn may_follow(before: State, after: State) -> bool {
             &["decided", "awaiting_approval", "parked", "conflict", "confirmed", "overruled"]
         }
         "awaiting_approval" => &["parked", "conflict", "confirmed", "overruled"],
+        "parked" if before == State::Parked(ParkReason::NeedsApproval) => &["decided", "parked"],
         "parked" => &["received", "unknown", "conflict", "confirmed", "overruled"],
         "conflict" => &["confirmed", "overruled"],
         _ => &[],

@@ -3,7 +3,7 @@
 //! An operation names records, attempts and answers by a number that is taken modulo how many there
 //! are, so that a list of operations means something whatever is dropped from it.
 
-use crate::domain::{decision::Outcome, job::JobType};
+use crate::domain::{decision::Outcome, job::JobType, policy::OperatorWord};
 
 /// The numbers of a seed (`SplitMix64`): the same on every machine and with every version of every
 /// crate, so that a seed that failed once can be replayed.
@@ -101,11 +101,22 @@ pub(super) enum AtOes {
     OtherType,
 }
 
+/// Limits beyond the quantity of one record; the total is the currency's only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Caps {
+    pub(super) total: Option<u16>,
+    pub(super) exposure: Option<u16>,
+    pub(super) allocations: Option<u16>,
+    pub(super) deallocations: Option<u16>,
+    pub(super) approval_above: Option<u16>,
+}
+
 /// A fact of the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
     Connection { which: u8, active: bool },
-    Currency { which: u8, enabled: bool, least: u8, most: u8 },
+    Currency { which: u8, enabled: bool, least: u8, most: u8, caps: Caps },
+    Limits { connection: u8, currency: u8, caps: Caps },
     Adjust { connection: u8, currency: u8, delta: i8 },
 }
 
@@ -175,6 +186,12 @@ pub(super) enum Operation {
     },
     SendOn {
         record: u8,
+        fate: Fate,
+    },
+    /// An operator says whether a job above the threshold may be cleared.
+    SayWord {
+        record: u8,
+        word: OperatorWord,
         fate: Fate,
     },
     /// OES ends a record by itself.
@@ -273,8 +290,13 @@ fn draw(dice: &mut Dice, faults: u64) -> Operation {
 
 fn draw_trouble(dice: &mut Dice, faults: u64, record: u8, fate: Fate) -> Operation {
     let rejected = dice.chance(50);
-    match dice.below(10) {
+    match dice.below(13) {
         0 | 1 => Operation::SendOn { record, fate },
+        10..13 => {
+            let word =
+                dice.pick(&[OperatorWord::Approved, OperatorWord::Approved, OperatorWord::Refused]);
+            Operation::SayWord { record, word, fate }
+        }
         2 if dice.chance(faults * 2) => {
             let outcome = dice.pick(&Outcome::ALL);
             Operation::OesEnds { record, outcome, rejected }
@@ -349,13 +371,19 @@ fn draw_read(dice: &mut Dice, faults: u64) -> ReadFate {
 }
 
 fn draw_fact(dice: &mut Dice) -> Fact {
-    match dice.below(8) {
+    match dice.below(9) {
         0 | 1 => Fact::Connection { which: dice.byte() % 3, active: dice.chance(70) },
         2 => Fact::Currency {
             which: dice.byte() % 2,
             enabled: dice.chance(70),
             least: 1 + dice.byte() % 10,
             most: 30 + dice.byte() % 100,
+            caps: draw_currency_caps(dice),
+        },
+        8 => Fact::Limits {
+            connection: dice.byte() % 3,
+            currency: dice.byte() % 2,
+            caps: draw_caps(dice),
         },
         _ => Fact::Adjust {
             connection: dice.byte() % 3,
@@ -363,4 +391,25 @@ fn draw_fact(dice: &mut Dice) -> Fact {
             delta: dice.pick(&[-60, -20, -5, 5, 20, 60]),
         },
     }
+}
+
+/// A connection's own limits. A cap of nothing stops what it is about.
+fn draw_caps(dice: &mut Dice) -> Caps {
+    let mut cap = |from: &[u16]| {
+        let cap = dice.pick(from);
+        dice.chance(50).then_some(cap)
+    };
+    Caps {
+        total: None,
+        exposure: cap(&[0, 40, 80, 200]),
+        allocations: cap(&[0, 30, 60, 100]),
+        deallocations: cap(&[0, 30, 60, 100]),
+        approval_above: cap(&[0, 10, 25]),
+    }
+}
+
+/// A currency's limits, none of which crosses another.
+fn draw_currency_caps(dice: &mut Dice) -> Caps {
+    let total = dice.chance(50).then_some(dice.pick(&[0, 200, 300]));
+    Caps { total, ..draw_caps(dice) }
 }

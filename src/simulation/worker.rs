@@ -15,10 +15,12 @@ use crate::{
         ids::{JobSeq, RecordId},
         message::parse_job,
         payload::Signature,
+        policy::OperatorWord,
         reply::{Verdict, classify},
         state::{Doubt, State},
     },
     pipeline::{
+        approve::approve,
         confirm::{self, Reply},
         decide::{self, Decided},
         record::{Intake, Recorded, bad_message, record},
@@ -345,12 +347,31 @@ impl World {
         let record = terms.record_id;
         let needs = Needs { records: [record].into(), ..Needs::default() };
         let mut work = self.book.begin(self.now, &needs);
-        let by = Operator { who: "somebody".to_owned(), reason: "looked".to_owned() };
-        works(send_on::send_on(&mut work, record, &by))?;
+        works(send_on::send_on(&mut work, record, &somebody()))?;
         let touched = self.book.find(record).map(|job| Touched::SentOn(job.seq));
         self.end(work, fate, touched.as_slice())?;
         Ok(())
     }
+
+    pub(super) fn say_word(
+        &mut self,
+        which: u8,
+        said: OperatorWord,
+        fate: Fate,
+    ) -> Result<(), Violation> {
+        let Some(terms) = self.record(which) else { return Ok(()) };
+        let record = terms.record_id;
+        let needs = Needs { records: [record].into(), ..Needs::default() };
+        let mut work = self.book.begin(self.now, &needs);
+        works(approve(&mut work, record, said, &somebody()))?;
+        let touched = self.book.find(record).map(|job| Touched::Word(job.seq, said));
+        self.end(work, fate, touched.as_slice())?;
+        Ok(())
+    }
+}
+
+fn somebody() -> Operator {
+    Operator { who: "somebody".to_owned(), reason: "looked".to_owned() }
 }
 
 fn add_needs(message: &Message, needs: &mut Needs) {

@@ -25,8 +25,8 @@ use crate::{
     store::memory::MemoryBook,
 };
 
-/// When a run begins.
-const START: TimestampMs = TimestampMs::from_millis(1_795_335_330_250);
+/// When a run begins: shortly before midnight in UTC, so that runs go from one day into the next.
+const START: TimestampMs = TimestampMs::from_millis(1_795_391_850_250);
 
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
@@ -129,6 +129,7 @@ impl World {
                 self.feed_text(&text, fate)?;
             }
             Operation::SendOn { record, fate } => self.send_on(record, fate)?,
+            Operation::SayWord { record, word, fate } => self.say_word(record, word, fate)?,
             Operation::OesEnds { .. }
             | Operation::OesAsksApproval { .. }
             | Operation::ApprovalEnds { .. }

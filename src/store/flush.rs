@@ -7,6 +7,7 @@ mod archive;
 mod book;
 mod jobs;
 mod messages;
+mod sums;
 
 use serde_json::Value;
 use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};
@@ -27,6 +28,7 @@ pub(super) async fn flush(
     book::book_events(connection, work).await?;
     book::connections(connection, work).await?;
     book::currencies(connection, work).await?;
+    sums::connection_limits(connection, work).await?;
     book::new_accounts(connection, work).await?;
     jobs::new_jobs(connection, work).await?;
     jobs::decisions(connection, work).await?;
@@ -35,6 +37,8 @@ pub(super) async fn flush(
     jobs::new_attempts(connection, work, key_id).await?;
     book::transfers(connection, work).await?;
     book::changed_accounts(connection, work).await?;
+    sums::currency_totals(connection, work).await?;
+    sums::daily_cleared(connection, work).await?;
     jobs::job_events(connection, work).await?;
     messages::quarantine(connection, work).await?;
     messages::outbox(connection, work).await?;

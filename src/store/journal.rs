@@ -55,7 +55,8 @@ const fn form(kind: Kind) -> Form {
         Kind::Decisions => (
             "decisions",
             "job_seq",
-            "job_seq, outcome, reject_code, reject_reason, source, seen, decided_at_ms",
+            "job_seq, outcome, reject_code, reject_reason, source, seen, decided_at_ms, decided_by, \
+             decided_because",
         ),
         Kind::Accounts => ("accounts", "account_seq", "account_seq, connection_id, currency, kind"),
         Kind::Transfers => (

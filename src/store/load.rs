@@ -1,6 +1,7 @@
 //! Reading the rows that a batch needs, a statement per kind of row.
 
 mod due;
+mod sums;
 
 use std::collections::BTreeSet;
 
@@ -9,11 +10,11 @@ use sqlx::SqliteConnection;
 
 use super::{
     error::{StoreError, While as _},
-    rows::{JobRow, hash_of, parse},
+    rows::{CurrencyRow, JobRow, hash_of, parse},
     work::{Account, ContentHashKey, Counters, Needs, TrackedJob, Work},
 };
 use crate::domain::{
-    book::{Connection, Currency},
+    book::Connection,
     ids::{ConnectionId, CurrencyCode, JobSeq, QuarantineSeq, RecordId},
     ledger::{AccountKey, AccountKind, AccountTotals},
     time::TimestampMs,
@@ -86,6 +87,9 @@ pub(super) async fn load(
     load_connections(connection, &mut work, &connections).await?;
     load_currencies(connection, &mut work, &currencies).await?;
     load_accounts(connection, &mut work, &accounts).await?;
+    sums::load_connection_caps(connection, &mut work, &accounts).await?;
+    sums::load_currency_totals(connection, &mut work, &currencies).await?;
+    sums::load_daily(connection, &mut work, &needs.accounts).await?;
     load_book_events(connection, &mut work, needs).await?;
     load_quarantined(connection, &mut work, needs).await?;
     Ok(work)
@@ -114,7 +118,8 @@ async fn load_jobs(
             client_id, connection_id, partners_client_id, partners_connection_id,
             partners_record_id, content_sha256, received_at_ms, state, state_reason,
             state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-            attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, reject_code, reject_reason
+            attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms,
+            decided_at_ms AS "decided_at_ms?", reject_code, reject_reason
          FROM jobs LEFT JOIN decisions USING (job_seq)
          WHERE job_seq IN (SELECT value FROM json_each(?1))
             OR record_id IN (SELECT value FROM json_each(?2))"#,
@@ -173,8 +178,11 @@ async fn load_currencies(
         return Ok(());
     }
     let wanted = keys(codes)?;
-    let rows = sqlx::query!(
-        r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max
+    let rows = sqlx::query_as!(
+        CurrencyRow,
+        r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max,
+            exposure_max_total, exposure_max_per_connection, daily_allocation_max_per_connection,
+            daily_deallocation_max_per_connection, approval_above
          FROM currencies WHERE currency IN (SELECT value FROM json_each(?1))"#,
         wanted
     )
@@ -182,12 +190,7 @@ async fn load_currencies(
     .await
     .while_doing(LOADING)?;
     for row in rows {
-        let currency = Currency {
-            currency: parse("currencies", &row.currency)?,
-            enabled: row.enabled,
-            quantity_min: parse("currencies", &row.quantity_min)?,
-            quantity_max: parse("currencies", &row.quantity_max)?,
-        };
+        let currency = row.into_currency()?;
         work.currencies.insert(currency.currency.clone(), currency);
     }
     Ok(())

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 use super::work::{
-    Account, AttemptEnd, ContentHashKey, Counters, Needs, NewAttempt, NewTransfer, TrackedJob, Work,
+    Account, AttemptEnd, ContentHashKey, Counters, Needs, NewAttempt, NewTransfer, Sum, TrackedJob,
+    Work, daily_key,
 };
 use crate::domain::{
     book::{Connection, Currency, body_hash},
@@ -17,8 +18,9 @@ use crate::domain::{
         AttemptSeq, BookEventId, ConnectionId, CurrencyCode, JobSeq, OutboxSeq, QuarantineSeq,
         RecordId,
     },
-    job::{ContentHash, Job},
+    job::{ContentHash, Job, JobType},
     ledger::{AccountKey, AccountKind, AccountTotals},
+    limits::{ConnectionCaps, DailyKey},
     state::{Doubt, Event, State},
     time::TimestampMs,
     turns::Turns,
@@ -60,6 +62,9 @@ pub(crate) struct MemoryBook {
     quarantined: HashMap<(String, ContentHashKey), QuarantineSeq>,
     connections: HashMap<ConnectionId, Connection>,
     currencies: HashMap<CurrencyCode, Currency>,
+    connection_caps: HashMap<(ConnectionId, CurrencyCode), ConnectionCaps>,
+    currency_totals: BTreeMap<CurrencyCode, AccountTotals>,
+    daily: BTreeMap<DailyKey, AccountTotals>,
     accounts: BTreeMap<AccountKey, (i64, AccountTotals)>,
     book_events: HashMap<BookEventId, ContentHash>,
 }
@@ -90,6 +95,9 @@ impl MemoryBook {
             quarantined: HashMap::new(),
             connections: HashMap::new(),
             currencies: HashMap::new(),
+            connection_caps: HashMap::new(),
+            currency_totals: BTreeMap::new(),
+            daily: BTreeMap::new(),
             accounts: BTreeMap::new(),
             book_events: HashMap::new(),
         }
@@ -103,6 +111,16 @@ impl MemoryBook {
     /// Every account with its lifetime sums.
     pub(crate) fn accounts(&self) -> impl Iterator<Item = (&AccountKey, &AccountTotals)> {
         self.accounts.iter().map(|(key, (_, totals))| (key, totals))
+    }
+
+    /// What came from OES and what went back, in each currency.
+    pub(crate) fn currency_totals(&self) -> &BTreeMap<CurrencyCode, AccountTotals> {
+        &self.currency_totals
+    }
+
+    /// What each day has cleared.
+    pub(crate) fn daily(&self) -> &BTreeMap<DailyKey, AccountTotals> {
+        &self.daily
     }
 
     /// Lifetime sums as the movements alone tell them, in the order of [`Self::accounts`].
@@ -169,6 +187,7 @@ impl MemoryBook {
         }
         // Currencies are few, and a transaction that sees one more decides no differently.
         work.currencies.clone_from(&self.currencies);
+        self.find_sums(&mut work, needs, &accounts);
         for (connection_id, currency) in accounts {
             let key = |kind| AccountKey { connection_id, currency: currency.clone(), kind };
             let five = key(AccountKind::Available)..=key(AccountKind::Exchange);
@@ -184,6 +203,35 @@ impl MemoryBook {
             work.quarantined.extend(self.quarantined.get(key).map(|seq| (key.clone(), *seq)));
         }
         work
+    }
+
+    /// The limits and sums that decisions about these connections and currencies look at.
+    fn find_sums(
+        &self,
+        work: &mut Work,
+        needs: &Needs,
+        accounts: &BTreeSet<(ConnectionId, CurrencyCode)>,
+    ) {
+        let mut days: BTreeSet<DailyKey> =
+            (work.jobs.values()).map(|tracked| daily_key(&tracked.job, work.now)).collect();
+        for key in accounts {
+            work.connection_caps
+                .extend(self.connection_caps.get(key).map(|caps| (key.clone(), *caps)));
+            let totals = self.currency_totals.get(&key.1);
+            let sum = totals.map(|totals| (key.1.clone(), Sum::loaded(*totals)));
+            work.currency_totals.extend(sum);
+        }
+        for (connection_id, currency) in &needs.accounts {
+            days.extend(JobType::ALL.map(|job_type| DailyKey {
+                connection_id: *connection_id,
+                currency: currency.clone(),
+                day: work.now.day(),
+                job_type,
+            }));
+        }
+        for key in days {
+            work.daily.extend(self.daily.get(&key).map(|totals| (key, Sum::loaded(*totals))));
+        }
     }
 
     fn find_due(&self, work: &mut Work, needs: &Needs) {
@@ -217,6 +265,9 @@ impl MemoryBook {
                 self.accounts.insert(key, (account.seq, account.totals));
             }
         }
+        let sums = work.currency_totals.into_iter().map(|(key, sum)| (key, sum.totals));
+        self.currency_totals.extend(sums);
+        self.daily.extend(work.daily.into_iter().map(|(key, sum)| (key, sum.totals)));
         let changes = work.changes;
         self.transfers.extend(changes.transfers);
         for (seq, AttemptEnd { result, .. }) in changes.attempt_ends {
@@ -231,6 +282,9 @@ impl MemoryBook {
         if !changes.connections.is_empty() || !changes.currencies.is_empty() {
             self.connections.extend(work.connections);
             self.currencies.extend(work.currencies);
+        }
+        if !changes.connection_caps.is_empty() {
+            self.connection_caps.extend(work.connection_caps);
         }
         if !changes.quarantined.is_empty() {
             self.quarantined.extend(work.quarantined);
@@ -261,6 +315,18 @@ impl MemoryBook {
             let stored = self.jobs.get(seq).map(|job| job.state.name());
             if stored != tracked.before {
                 return Err(format!("job {seq} was {:?} and is {stored:?}", tracked.before));
+            }
+        }
+        for (key, sum) in &work.currency_totals {
+            let stored = self.currency_totals.get(key).copied();
+            if stored != sum.before {
+                return Err(format!("the total of {key} was {:?} and is {stored:?}", sum.before));
+            }
+        }
+        for (key, sum) in &work.daily {
+            let stored = self.daily.get(key).copied();
+            if stored != sum.before {
+                return Err(format!("the day {key:?} was {:?} and is {stored:?}", sum.before));
             }
         }
         for (seq, _) in &work.changes.attempt_ends {

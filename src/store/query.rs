@@ -15,6 +15,7 @@ mod book;
 mod compare;
 mod due;
 mod jobs;
+mod settings;
 mod timeline;
 
 pub use archive::Archivable;
@@ -22,6 +23,7 @@ pub use book::Holding;
 pub use compare::QuarantinedMessage;
 pub use due::ReadTarget;
 pub use jobs::{JobFilter, JobLine};
+pub use settings::{FieldChange, SettingLine, SettingsFilter};
 pub use timeline::{AttemptLine, DecisionLine, JobHistory, NoteLine, OutboxLine, TransferLine};
 
 /// A message that waits to be published.
@@ -86,6 +88,16 @@ pub struct ReleasedUnconfirmed {
     pub jobs: u64,
     /// When the oldest was taken in.
     pub oldest_received_at_ms: Option<TimestampMs>,
+}
+
+/// Jobs that wait for an operator's approval.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalsWaiting {
+    /// How many.
+    pub jobs: u64,
+    /// Since when the oldest waits.
+    pub oldest_since_ms: Option<TimestampMs>,
 }
 
 /// How many records were decided in one way.
@@ -291,6 +303,24 @@ impl Readers {
         Ok(ReleasedUnconfirmed {
             jobs: count(row.jobs),
             oldest_received_at_ms: row.oldest.map(TimestampMs::from_millis),
+        })
+    }
+
+    /// Jobs that wait for an operator's approval.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn approvals_waiting(&self) -> Result<ApprovalsWaiting, StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT count(*) AS "jobs!: i64", min(state_since_ms) AS "oldest: i64" FROM jobs
+               WHERE final_outcome IS NULL AND state = 'parked' AND state_reason = 'needs_approval'"#
+        )
+        .fetch_one(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(ApprovalsWaiting {
+            jobs: count(row.jobs),
+            oldest_since_ms: row.oldest.map(TimestampMs::from_millis),
         })
     }
 }

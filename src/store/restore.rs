@@ -26,8 +26,9 @@ pub struct Acceptance<'a> {
 }
 
 impl OpenedBook {
-    /// Notes that the book was restored and is up to date again. Jobs that are not decided are parked:
-    /// what was decided about them after the backup is lost. Answers how many.
+    /// Notes that the book was restored and is up to date again. Jobs that are not decided are parked,
+    /// those that wait for approval too: what was decided about them after the backup is lost. Answers
+    /// how many.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is changed.
@@ -58,7 +59,8 @@ impl OpenedBook {
                         (SELECT coalesce(max(job_event_seq), 0) FROM archives))
                     + row_number() OVER (),
                     job_seq, ?1, 'parked', json_object('reason', 'predates_restore')
-             FROM jobs WHERE state = 'received' AND final_outcome IS NULL
+             FROM jobs WHERE final_outcome IS NULL AND (state = 'received'
+                 OR (state = 'parked' AND state_reason = 'needs_approval'))
              RETURNING event_seq AS "event_seq!""#,
             at_ms
         )
@@ -80,7 +82,8 @@ impl OpenedBook {
         let parked = sqlx::query!(
             "UPDATE jobs SET state = 'parked', state_reason = 'predates_restore',
                  state_since_ms = ?1, next_step_at_ms = NULL
-             WHERE state = 'received' AND final_outcome IS NULL",
+             WHERE final_outcome IS NULL AND (state = 'received'
+                 OR (state = 'parked' AND state_reason = 'needs_approval'))",
             at_ms
         )
         .execute(&mut *transaction)

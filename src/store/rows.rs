@@ -5,9 +5,11 @@ use std::{fmt::Display, str::FromStr};
 use super::error::{StoreError, unreadable};
 use crate::domain::{
     amount::Amount,
+    book::Currency,
     decision::{Decision, Outcome},
     ids::JobSeq,
     job::{ContentHash, Job, JobTerms},
+    limits::ConnectionCaps,
     state::State,
     time::TimestampMs,
 };
@@ -38,6 +40,7 @@ pub(super) struct JobRow {
     pub(super) absences: i64,
     pub(super) tried_since_ms: Option<i64>,
     pub(super) verified_at_ms: Option<i64>,
+    pub(super) decided_at_ms: Option<i64>,
     pub(super) reject_code: Option<String>,
     pub(super) reject_reason: Option<String>,
 }
@@ -72,6 +75,7 @@ impl JobRow {
             decision: outcome
                 .map(|outcome| decision_of(outcome, self.reject_code, self.reject_reason))
                 .transpose()?,
+            decided_at: self.decided_at_ms.map(TimestampMs::from_millis),
             final_outcome: self.final_outcome.as_deref().map(outcome_of).transpose()?,
             next_step_at: self.next_step_at_ms.map(TimestampMs::from_millis),
             attempts_made: count(self.attempts_made)?,
@@ -80,6 +84,42 @@ impl JobRow {
             absences: count(self.absences)?,
             tried_since: self.tried_since_ms.map(TimestampMs::from_millis),
             verified_at: self.verified_at_ms.map(TimestampMs::from_millis),
+        })
+    }
+}
+
+/// A row of `currencies`.
+pub(super) struct CurrencyRow {
+    pub(super) currency: String,
+    pub(super) enabled: bool,
+    pub(super) quantity_min: String,
+    pub(super) quantity_max: String,
+    pub(super) exposure_max_total: Option<String>,
+    pub(super) exposure_max_per_connection: Option<String>,
+    pub(super) daily_allocation_max_per_connection: Option<String>,
+    pub(super) daily_deallocation_max_per_connection: Option<String>,
+    pub(super) approval_above: Option<String>,
+}
+
+impl CurrencyRow {
+    pub(super) fn into_currency(self) -> Result<Currency, StoreError> {
+        let optional = |text: Option<String>| parse_optional("currencies", text.as_deref());
+        Ok(Currency {
+            currency: parse("currencies", &self.currency)?,
+            enabled: self.enabled,
+            quantity_min: parse("currencies", &self.quantity_min)?,
+            quantity_max: parse("currencies", &self.quantity_max)?,
+            exposure_max_total: optional(self.exposure_max_total)?,
+            caps: ConnectionCaps {
+                exposure_max_per_connection: optional(self.exposure_max_per_connection)?,
+                daily_allocation_max_per_connection: optional(
+                    self.daily_allocation_max_per_connection,
+                )?,
+                daily_deallocation_max_per_connection: optional(
+                    self.daily_deallocation_max_per_connection,
+                )?,
+                approval_above: optional(self.approval_above)?,
+            },
         })
     }
 }
@@ -104,6 +144,18 @@ pub(super) fn hash_of(table: &'static str, bytes: &[u8]) -> Result<ContentHash, 
     <[u8; 32]>::try_from(bytes)
         .map(ContentHash::from)
         .map_err(|_| unreadable(table)(&"a hash that is not 32 bytes long"))
+}
+
+/// Reads a text column that may be empty.
+pub(super) fn parse_optional<T>(
+    table: &'static str,
+    text: Option<&str>,
+) -> Result<Option<T>, StoreError>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    text.map(|text| parse(table, text)).transpose()
 }
 
 fn decision_of(

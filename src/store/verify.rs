@@ -2,6 +2,8 @@
 //!
 //! Sums are made here, in whole numbers of 320 bits, and never in SQL.
 
+mod sums;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::TryStreamExt as _;
@@ -67,8 +69,8 @@ impl Verification {
 }
 
 impl Readers {
-    /// Recomputes every balance from the movements, and compares each job's movements with its
-    /// decision and its end.
+    /// Recomputes every balance from the movements, compares each job's movements with its decision and
+    /// its end, and recomputes the sums that limits are compared with.
     ///
     /// # Errors
     /// [`StoreError`] when the book cannot be read; differences are in the answer.
@@ -89,6 +91,8 @@ impl Readers {
         verify_accounts(&mut transaction, &mut found).await?;
         verify_jobs(&mut transaction, &mut found).await?;
         verify_counts(&mut transaction, &mut found).await?;
+        sums::verify_currency_totals(&mut transaction, &mut found).await?;
+        sums::verify_daily(&mut transaction, &mut found).await?;
         Ok(found)
     }
 }

@@ -5,32 +5,35 @@
 //! that transaction is committed.
 
 mod changes;
+mod messages;
+mod sums;
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
-use uuid::Uuid;
 
 pub(super) use changes::{
-    Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, TrackedJob,
+    Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, Sum, TrackedJob,
 };
 pub use changes::{
     AttemptEnd, BadMessage, BookEventOutcome, ContentHashKey, JobEventKind, Needs, NewAttempt,
     OutcomeMessage, Owner,
 };
+pub(super) use sums::daily_key;
 
 use super::archive::Removal;
 use super::runs::FinishedRun;
 use crate::domain::{
     amount::{AmountError, Balance},
     book::{Adjustment, BookEvent, BookFact, Connection, Currency, body_hash},
-    decision::Decision,
+    decision::{DecidedBy, Decision, Outcome},
     ids::{
-        AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
-        QuarantineSeq, RecordId,
+        AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, QuarantineSeq,
+        RecordId,
     },
     job::{ContentHash, Job, JobTerms, JobType},
     ledger::{AccountKey, AccountKind, AccountTotals, Movement},
+    limits::{ConnectionCaps, DailyKey},
     news::News,
     state::{Event, IllegalTransition},
     time::TimestampMs,
@@ -66,6 +69,10 @@ pub enum WorkError {
 }
 
 impl WorkError {
+    fn of_job(seq: JobSeq, source: AmountError) -> Self {
+        Self::Amount { record: format!("of job {seq}"), source }
+    }
+
     /// Whether this machine cannot be trusted to go on.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
@@ -112,6 +119,9 @@ pub struct Work {
     pub(super) by_record: HashMap<RecordId, JobSeq>,
     pub(super) connections: HashMap<ConnectionId, Connection>,
     pub(super) currencies: HashMap<CurrencyCode, Currency>,
+    pub(super) connection_caps: HashMap<(ConnectionId, CurrencyCode), ConnectionCaps>,
+    pub(super) currency_totals: BTreeMap<CurrencyCode, Sum>,
+    pub(super) daily: BTreeMap<DailyKey, Sum>,
     pub(super) accounts: BTreeMap<AccountKey, Account>,
     pub(super) book_events: HashMap<BookEventId, ContentHash>,
     pub(super) quarantined: HashMap<(String, ContentHashKey), QuarantineSeq>,
@@ -131,6 +141,9 @@ impl Work {
             by_record: HashMap::new(),
             connections: HashMap::new(),
             currencies: HashMap::new(),
+            connection_caps: HashMap::new(),
+            currency_totals: BTreeMap::new(),
+            daily: BTreeMap::new(),
             accounts: BTreeMap::new(),
             book_events: HashMap::new(),
             quarantined: HashMap::new(),
@@ -168,8 +181,17 @@ impl Work {
         currency: &CurrencyCode,
         kind: AccountKind,
     ) -> Balance {
+        self.totals(connection_id, currency, kind).balance()
+    }
+
+    fn totals(
+        &self,
+        connection_id: ConnectionId,
+        currency: &CurrencyCode,
+        kind: AccountKind,
+    ) -> AccountTotals {
         let key = AccountKey { connection_id, currency: currency.clone(), kind };
-        self.accounts.get(&key).map_or(Balance::ZERO, |account| account.totals.balance())
+        self.accounts.get(&key).map(|account| account.totals).unwrap_or_default()
     }
 
     /// A job of this batch.
@@ -270,7 +292,7 @@ impl Work {
         Ok(())
     }
 
-    /// Stores the decision of a job with what it saw, and moves the job on.
+    /// Stores the decision of a job with what it saw and who made it, and moves the job on.
     ///
     /// # Errors
     /// [`WorkError`] when the job is decided already.
@@ -279,21 +301,27 @@ impl Work {
         seq: JobSeq,
         decision: Decision,
         seen: String,
+        by: DecidedBy,
     ) -> Result<(), WorkError> {
         if self.job(seq)?.decision.is_some() {
             return Err(WorkError::Undecided(seq));
         }
-        self.advance(seq, Event::Decide, Some(self.now))?;
+        let now = self.now;
+        self.advance(seq, Event::Decide, Some(now))?;
         let job = self.job_mut(seq)?;
+        let outcome = decision.outcome();
         let news = News::Decided {
             record: job.terms.record_id,
             job_type: job.terms.job_type,
-            outcome: decision.outcome(),
+            outcome,
             reject_code: decision.reject_code().map(str::to_owned),
         };
-        job.decision = Some(decision);
+        (job.decision, job.decided_at) = (Some(decision), Some(now));
         self.tell(news);
-        self.changes.decisions.push(NewDecision { job: seq, seen });
+        self.changes.decisions.push(NewDecision { job: seq, seen, by });
+        if outcome == Outcome::Cleared {
+            self.sum_up_day(seq)?;
+        }
         Ok(())
     }
 
@@ -308,12 +336,11 @@ impl Work {
         currency: &CurrencyCode,
         movement: Movement,
     ) -> Result<(), WorkError> {
-        let amount_error = |source| WorkError::Amount {
-            record: match owner {
-                Owner::Job(seq) => format!("of job {seq}"),
-                Owner::BookEvent(seq) => format!("of book event {seq}"),
-            },
-            source,
+        let amount_error = |source| match owner {
+            Owner::Job(seq) => WorkError::of_job(seq, source),
+            Owner::BookEvent(seq) => {
+                WorkError::Amount { record: format!("of book event {seq}"), source }
+            }
         };
         let debit = {
             let account = self.account_mut(connection_id, currency, movement.debit);
@@ -325,6 +352,7 @@ impl Work {
             account.totals.credit(movement.quantity).map_err(amount_error)?;
             account.seq
         };
+        self.sum_up_exposure(currency, &movement).map_err(amount_error)?;
         let seq = next(&mut self.counters.transfer);
         self.changes.transfers.push(NewTransfer { seq, owner, debit, credit, movement });
         Ok(())
@@ -372,35 +400,6 @@ impl Work {
         self.changes.job_events.push(NewJobEvent { seq, job, kind, detail: detail.to_string() });
     }
 
-    /// Puts a bad message away, with a dead letter for it; the same bytes again are only counted.
-    /// Answers whether the message is new.
-    pub fn quarantine(&mut self, message: BadMessage) -> bool {
-        let key = (message.queue.clone(), ContentHashKey(message.sha256));
-        if let Some(seq) = self.quarantined.get(&key) {
-            let times = self.changes.seen_again.entry(*seq).or_default();
-            *times = times.saturating_add(1);
-            return false;
-        }
-        let seq = QuarantineSeq::from(next(&mut self.counters.quarantine));
-        let outbox = OutboxSeq::from(next(&mut self.counters.outbox));
-        let event_id = dead_letter_id(&message.queue, &message.sha256);
-        self.changes.dead_letters.push((outbox, seq, event_id, message.queue.clone()));
-        self.quarantined.insert(key, seq);
-        self.changes.quarantined.push((seq, message));
-        true
-    }
-
-    /// Puts an outcome into the outbox.
-    pub fn announce(&mut self, message: OutcomeMessage) {
-        let seq = OutboxSeq::from(next(&mut self.counters.outbox));
-        self.changes.outcomes.push((seq, message));
-    }
-
-    /// Notes that the broker has confirmed messages of the outbox.
-    pub fn published(&mut self, messages: impl IntoIterator<Item = OutboxSeq>) {
-        self.changes.published.extend(messages);
-    }
-
     /// Removes rows that are in an archive. One archiving fits into a batch: answers whether it does.
     pub fn archive(&mut self, removal: Removal) -> bool {
         let fits = self.changes.archiving.is_none();
@@ -429,9 +428,13 @@ impl Work {
             Some(_) => return Ok(BookEventOutcome::Contradicts),
             None => {}
         }
-        if let BookFact::BalanceAdjusted(adjustment) = event.fact()
-            && !self.connections.contains_key(&adjustment.connection_id)
-        {
+        let about = match event.fact() {
+            BookFact::BalanceAdjusted(adjustment) => Some(adjustment.connection_id),
+            // Limits of a connection that is not there would bind nobody, and nobody would notice.
+            BookFact::ConnectionLimited(limits) => Some(limits.connection_id),
+            BookFact::ConnectionUpserted(_) | BookFact::CurrencyConfigured(_) => None,
+        };
+        if about.is_some_and(|id| !self.connections.contains_key(&id)) {
             return Ok(BookEventOutcome::UnknownConnection);
         }
         let seq = BookEventSeq::from(next(&mut self.counters.book_event));
@@ -458,6 +461,12 @@ impl Work {
                 self.changes.currencies.insert(currency.currency.clone(), seq);
                 Ok(())
             }
+            BookFact::ConnectionLimited(limits) => {
+                let key = (limits.connection_id, limits.currency.clone());
+                self.connection_caps.insert(key.clone(), limits.caps);
+                self.changes.connection_caps.insert(key, seq);
+                Ok(())
+            }
             BookFact::BalanceAdjusted(adjustment) => self.show_adjustment(seq, adjustment),
         }
     }
@@ -477,15 +486,4 @@ impl Work {
         }
         Ok(())
     }
-}
-
-/// Namespace of dead letters' message ids.
-const DEAD_LETTER_NAMESPACE: Uuid = uuid::uuid!("2f6f2d1e-08c9-5b8e-8d44-6e0c5b3a9f17");
-
-/// The message id of a dead letter: the same whenever the same bytes from the same queue are refused.
-fn dead_letter_id(queue: &str, sha256: &[u8; 32]) -> Uuid {
-    let mut name = queue.as_bytes().to_vec();
-    name.push(0);
-    name.extend_from_slice(sha256);
-    Uuid::new_v5(&DEAD_LETTER_NAMESPACE, &name)
 }

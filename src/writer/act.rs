@@ -10,18 +10,21 @@ use super::{
 };
 use crate::{
     domain::{
-        ids::JobSeq,
+        ids::{JobSeq, RecordId},
         news::News,
+        policy::OperatorWord,
         schedule::RetryLimits,
         state::{Event, ParkReason, State},
     },
     pipeline::{
+        approve::{self, Approval},
         budget::{Budget, SendPermit},
         confirm, decide,
         record::{Recorded, record},
         resolve,
         send::Permitted,
-        send_on, sign,
+        send_on::{self, Operator},
+        sign,
     },
     store::work::{JobEventKind, Work, WorkError},
 };
@@ -33,6 +36,8 @@ pub(super) struct Act<'a> {
     pub(super) budget: Option<&'a Budget>,
     pub(super) limits: &'a RetryLimits,
     pub(super) connection_grace: Duration,
+    /// Whether an operator's word decides although there is no key here.
+    pub(super) decides_without_key: bool,
     pub(super) first_attempts_wait: bool,
     /// Due attempts that commands of this batch have taken.
     pub(super) due_taken: usize,
@@ -99,6 +104,9 @@ impl Act<'_> {
             Command::Archive { removal, .. } => {
                 Ok(Done::Archived(self.work.archive(removal.as_ref().clone())))
             }
+            Command::Approve { record, word, by, .. } => {
+                Ok(Done::Approved(self.approve(*record, *word, by)?))
+            }
             Command::NoteRun { run, .. } => {
                 self.work.note_run(run.as_ref().clone());
                 Ok(Done::Nothing)
@@ -125,6 +133,24 @@ impl Act<'_> {
         };
         let attempt = sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?;
         Ok(Some((attempt, permit)))
+    }
+
+    /// Carries out an operator's word, unless decisions are off.
+    fn approve(
+        &mut self,
+        record: RecordId,
+        word: OperatorWord,
+        by: &Operator,
+    ) -> Result<Approval, WorkError> {
+        if self.signing.is_none() && !self.decides_without_key {
+            return Ok(Approval::DecisionsAreOff);
+        }
+        let approval = approve::approve(self.work, record, word, by)?;
+        if matches!(approval, Approval::Decided(_)) {
+            // It waits for its turn like any other.
+            (self.first_attempts_wait, self.deferred) = (true, true);
+        }
+        Ok(approval)
     }
 
     fn prepare_due(&mut self, permits: &[SendPermit]) -> Result<Done, WorkError> {

@@ -139,6 +139,7 @@ impl Writer {
             budget: self.budget.as_deref(),
             limits: &self.limits,
             connection_grace: self.connection_grace,
+            decides_without_key: self.decides_without_key,
             first_attempts_wait: self.first_attempts_wait,
             due_taken: 0,
             deferred: false,
@@ -251,6 +252,10 @@ impl Writer {
                 let told = if is_done { Ok(()) } else { Err("one archiving at a time".to_owned()) };
                 let _waiting = answer.send(told);
             }
+            (Command::Approve { answer, .. }, Done::Approved(approval)) => {
+                self.wake.send.notify_one();
+                let _waiting = answer.send(Ok(approval));
+            }
             (Command::NoteRun { answer, .. }, _) => {
                 let _waiting = answer.send(Ok(()));
             }
@@ -266,6 +271,7 @@ impl Writer {
                 | Command::ApplyBook { .. }
                 | Command::SendOn { .. }
                 | Command::Archive { .. }
+                | Command::Approve { .. }
                 | Command::Published { .. }
                 | Command::Park { .. },
                 _,
@@ -312,6 +318,11 @@ impl Writer {
                 Ok(())
             }
             Command::ApplyBook { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            // The job goes on waiting; nobody else is concerned.
+            Command::Approve { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }

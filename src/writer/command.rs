@@ -7,9 +7,11 @@ use crate::{
     domain::{
         book::{BookEvent, BookFact},
         ids::{JobSeq, OutboxSeq, RecordId},
+        policy::OperatorWord,
         state::ParkReason,
     },
     pipeline::{
+        approve::Approval,
         budget::SendPermit,
         confirm::Reply,
         record::{Intake, Recorded},
@@ -55,6 +57,13 @@ pub(super) enum Command {
     SendOn { record: RecordId, by: Operator, answer: oneshot::Sender<SentOn> },
     /// Rows that are in an archive now, to be removed from the book.
     Archive { removal: Box<Removal>, answer: oneshot::Sender<Result<(), String>> },
+    /// An operator's word about a job that waits for one.
+    Approve {
+        record: RecordId,
+        word: OperatorWord,
+        by: Operator,
+        answer: oneshot::Sender<Result<Approval, String>>,
+    },
     /// A comparison with OES that has ended.
     NoteRun { run: Box<FinishedRun>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
@@ -78,6 +87,8 @@ pub(super) enum Done {
     SentOn(SentOn),
     /// Rows were removed, or not, because another command of the batch removed some.
     Archived(bool),
+    /// An operator's word was carried out or not.
+    Approved(Approval),
     /// Nothing that needs telling.
     Nothing,
 }
@@ -101,6 +112,7 @@ impl Command {
             Self::ApplyBook { .. } => "apply_book",
             Self::SendOn { .. } => "send_on",
             Self::Archive { .. } => "archive",
+            Self::Approve { .. } => "approve",
             Self::NoteRun { .. } => "note_run",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
@@ -119,6 +131,7 @@ impl Command {
             Self::Archive { .. } => "after_commit_of_archive",
             Self::ApplyBook { .. }
             | Self::SendOn { .. }
+            | Self::Approve { .. }
             | Self::NoteRun { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
@@ -155,7 +168,7 @@ impl Command {
             Self::Park { job, .. } => {
                 needs.jobs.insert(*job);
             }
-            Self::SendOn { record, .. } => {
+            Self::SendOn { record, .. } | Self::Approve { record, .. } => {
                 needs.records.insert(*record);
             }
             Self::ApplyBook { events, .. } => {
@@ -185,6 +198,9 @@ fn add_book_needs(event: &BookEvent, needs: &mut Needs) {
         }
         BookFact::CurrencyConfigured(currency) => {
             needs.currencies.insert(currency.currency.clone());
+        }
+        BookFact::ConnectionLimited(limits) => {
+            needs.connections.insert(limits.connection_id);
         }
         BookFact::BalanceAdjusted(adjustment) => {
             needs.connections.insert(adjustment.connection_id);

@@ -1,6 +1,9 @@
 //! Telling what was committed.
 
-use crate::{domain::news::News, metrics::Metrics};
+use crate::{
+    domain::{news::News, state::ParkReason},
+    metrics::Metrics,
+};
 
 /// Logs and counts something that became true.
 pub(super) fn tell(news: &News, metrics: &Metrics) {
@@ -19,6 +22,9 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
             } else {
                 tracing::info!(%record, %job_type, %outcome, took_ms, "record is final");
             }
+        }
+        News::Parked { record, reason: ParkReason::NeedsApproval, .. } => {
+            tracing::warn!(%record, "job is above the threshold: it waits for an operator's approval");
         }
         News::Parked { record, reason, why } => {
             let reason = reason.as_str();

@@ -7,7 +7,11 @@ use std::{
 };
 
 use serde_json::Value;
-use settled::{app::App, clock::SystemClock, config::Config};
+use settled::{
+    app::App,
+    clock::{Clock, SystemClock},
+    config::Config,
+};
 use tokio::{
     process::{Child, Command},
     task::JoinHandle,
@@ -29,7 +33,15 @@ impl Daemon {
     }
 
     pub(crate) async fn try_start(config: Config) -> anyhow::Result<Self> {
-        let app = App::start(config, Arc::new(SystemClock)).await?;
+        Self::try_start_at(config, Arc::new(SystemClock)).await
+    }
+
+    /// The same with another clock.
+    pub(crate) async fn try_start_at(
+        config: Config,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
+        let app = App::start(config, clock).await?;
         let (stop, http) = (app.stop_token(), format!("http://{}", app.http_address()));
         #[expect(clippy::disallowed_methods, reason = "the test waits for it in `stop`")]
         let task = tokio::spawn(app.run());

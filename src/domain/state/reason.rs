@@ -76,6 +76,8 @@ pub enum ParkReason {
     DecideFailed,
     /// OES has had the record since before a restore, and what was decided about it then may be lost.
     PredatesRestore,
+    /// The quantity is above the threshold, and an operator has not said yet whether it may be cleared.
+    NeedsApproval,
     /// A later step could not be stored; the decision stands.
     StepFailed,
     /// OES answered 400 or 422 and still has the record reserved.
@@ -96,10 +98,11 @@ pub enum ParkReason {
 
 impl ParkReason {
     /// All reasons, for metrics and tests.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::IdentityMismatch,
         Self::DecideFailed,
         Self::PredatesRestore,
+        Self::NeedsApproval,
         Self::StepFailed,
         Self::RefusedByOes,
         Self::NotFoundAtOes,
@@ -117,6 +120,7 @@ impl ParkReason {
             Self::IdentityMismatch => "identity_mismatch",
             Self::DecideFailed => "decide_failed",
             Self::PredatesRestore => "predates_restore",
+            Self::NeedsApproval => "needs_approval",
             Self::StepFailed => "step_failed",
             Self::RefusedByOes => "refused_by_oes",
             Self::NotFoundAtOes => "not_found_at_oes",
@@ -132,7 +136,10 @@ impl ParkReason {
     #[must_use]
     pub const fn is_undecided(self) -> bool {
         match self {
-            Self::IdentityMismatch | Self::DecideFailed | Self::PredatesRestore => true,
+            Self::IdentityMismatch
+            | Self::DecideFailed
+            | Self::PredatesRestore
+            | Self::NeedsApproval => true,
             Self::StepFailed
             | Self::RefusedByOes
             | Self::NotFoundAtOes

@@ -68,12 +68,25 @@ fn every_decided_state_can_end() {
 #[test]
 fn no_attempt_follows_parked_conflict_or_approval() {
     let stuck = State::all().filter(|state| {
-        matches!(state, State::Parked(_) | State::Conflict(_) | State::AwaitingApproval)
+        // A decision may follow an operator's approval here, but no attempt that has no decision.
+        *state != State::Parked(ParkReason::NeedsApproval)
+            && matches!(state, State::Parked(_) | State::Conflict(_) | State::AwaitingApproval)
     });
     for state in stuck {
         let reached = successors(state);
         assert!(!reached.contains(&State::Decided) && !reached.contains(&State::Sending));
     }
+}
+
+#[test]
+fn what_needs_approval_is_decided_or_parked_for_another_reason_and_never_sent_on() {
+    let waiting = State::Parked(ParkReason::NeedsApproval);
+    assert!(waiting.apply(Event::Retry).is_err());
+    let others = ParkReason::ALL
+        .into_iter()
+        .filter(|reason| reason.is_undecided() && *reason != ParkReason::NeedsApproval);
+    let expected: BTreeSet<State> = others.map(State::Parked).chain([State::Decided]).collect();
+    assert_eq!(successors(waiting), expected);
 }
 
 #[test]

@@ -90,7 +90,9 @@ impl Case {
                     }
                 }
                 Some(BookFact::CurrencyConfigured(currency)) => self.currencies.push(currency),
-                Some(BookFact::BalanceAdjusted(_)) => panic!("a sync moves no balance"),
+                Some(BookFact::BalanceAdjusted(_) | BookFact::ConnectionLimited(_)) => {
+                    panic!("a sync moves no balance")
+                }
                 None => {}
             }
         }
@@ -173,6 +175,8 @@ fn a_new_currency_is_never_enabled_and_a_configured_one_is_never_touched() {
         enabled: true,
         quantity_min: Quantity::from(1),
         quantity_max: Quantity::MAX,
+        exposure_max_total: None,
+        caps: ConnectionCaps::default(),
     };
     case.currencies = vec![configured("BTC"), configured("DOGE")];
     let lines = case.lines();

@@ -10,8 +10,10 @@ use crate::{
         decision::Outcome,
         ids::{BookEventId, ConnectionId, CurrencyCode},
         job::{JobTerms, JobType},
-        ledger::AccountKind,
-        time::TimestampMs,
+        ledger::{AccountKind, AccountTotals},
+        limits::ConnectionCaps,
+        policy::OperatorWord,
+        time::{Day, TimestampMs},
     },
     simulation::world::GRACE,
     store::memory::MemoryBook,
@@ -28,8 +30,31 @@ struct Holding {
     fed: i64,
 }
 
+/// What must follow for a record now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It must be given this outcome.
+    Outcome(Outcome),
+    /// It must wait for an operator's word.
+    Word,
+    /// It must not be given any.
+    Nothing,
+}
+
+impl Due {
+    pub(super) fn of(decided: Option<Outcome>) -> Self {
+        decided.map_or(Self::Nothing, Self::Outcome)
+    }
+}
+
+/// A connection, a currency, a type and a day.
+type DayOf = (ConnectionId, CurrencyCode, JobType, Day);
+
 #[derive(Default)]
 pub(super) struct Money {
+    own_caps: BTreeMap<(ConnectionId, CurrencyCode), ConnectionCaps>,
+    /// What was decided as cleared in a day and has not ended as released.
+    days: BTreeMap<DayOf, i64>,
     connections: BTreeMap<ConnectionId, Connection>,
     currencies: BTreeMap<CurrencyCode, Currency>,
     holdings: BTreeMap<(ConnectionId, CurrencyCode), Holding>,
@@ -54,11 +79,19 @@ impl Money {
         self.holdings.entry(key).or_default()
     }
 
+    fn day(&mut self, terms: &JobTerms, day: Day) -> &mut i64 {
+        let (id, code) = (terms.connection_id, terms.amount.currency().clone());
+        self.days.entry((id, code, terms.job_type, day)).or_default()
+    }
+
     /// A fact is applied once, whenever it is fed; one about an unknown connection is not.
     pub(super) fn apply(&mut self, event: &BookEvent) {
         let is_known = match event.fact() {
             BookFact::BalanceAdjusted(adjustment) => {
                 self.connections.contains_key(&adjustment.connection_id)
+            }
+            BookFact::ConnectionLimited(limits) => {
+                self.connections.contains_key(&limits.connection_id)
             }
             BookFact::ConnectionUpserted(_) | BookFact::CurrencyConfigured(_) => true,
         };
@@ -71,6 +104,10 @@ impl Money {
             }
             BookFact::CurrencyConfigured(currency) => {
                 self.currencies.insert(currency.currency.clone(), currency.clone());
+            }
+            BookFact::ConnectionLimited(limits) => {
+                let key = (limits.connection_id, limits.currency.clone());
+                self.own_caps.insert(key, limits.caps);
             }
             BookFact::BalanceAdjusted(adjustment) => {
                 let delta: i64 = adjustment.delta.to_string().parse().unwrap();
@@ -89,41 +126,110 @@ impl Money {
         Some(ours == (&terms.client_id, &terms.partners_client_id, &terms.partners_connection_id))
     }
 
-    /// The outcome that a record must be given now; `None` if it must not be given any.
+    /// What must follow for a record now, with an operator's word if there is one.
     pub(super) fn ruling(
         &self,
         terms: &JobTerms,
         received_at: TimestampMs,
         now: TimestampMs,
-    ) -> Option<Outcome> {
-        let agrees = self.identity_agrees(terms);
-        if agrees.is_none() {
-            return (now >= received_at.after(GRACE)).then_some(Outcome::Released);
+        word: Option<OperatorWord>,
+    ) -> Due {
+        let Some(agrees) = self.identity_agrees(terms) else {
+            let is_over = now >= received_at.after(GRACE);
+            return if is_over { Due::Outcome(Outcome::Released) } else { Due::Nothing };
+        };
+        if !agrees {
+            return Due::Nothing;
         }
-        if agrees == Some(false) {
-            return None;
+        let may_clear = word != Some(OperatorWord::Refused)
+            && self.connections[&terms.connection_id].active
+            && self.is_within_limits(terms, now.day());
+        if !may_clear {
+            return Due::Outcome(Outcome::Released);
         }
-        let quantity = terms.amount.quantity();
-        let is_active = self.connections[&terms.connection_id].active;
-        let is_within = self.currencies.get(terms.amount.currency()).is_some_and(|currency| {
-            currency.enabled && (currency.quantity_min..=currency.quantity_max).contains(&quantity)
-        });
+        let threshold = self.cap(terms, |caps| caps.approval_above);
+        let needs_word = threshold.is_some_and(|most| units(terms.amount.quantity()) > most);
+        if needs_word && word.is_none() { Due::Word } else { Due::Outcome(Outcome::Cleared) }
+    }
+
+    /// A cap of a record's connection: its own, or else the currency's.
+    fn cap(
+        &self,
+        terms: &JobTerms,
+        of: impl Fn(&ConnectionCaps) -> Option<Quantity>,
+    ) -> Option<i64> {
         let key = (terms.connection_id, terms.amount.currency().clone());
-        let available = self.holdings.get(&key).map_or(0, |holding| holding.available);
-        let is_covered = terms.job_type == JobType::Allocation || available >= units(quantity);
-        Some(if is_active && is_within && is_covered {
-            Outcome::Cleared
-        } else {
-            Outcome::Released
-        })
+        let own = self.own_caps.get(&key).and_then(&of);
+        let general = || self.currencies.get(&key.1).and_then(|currency| of(&currency.caps));
+        own.or_else(general).map(units)
+    }
+
+    fn is_within_limits(&self, terms: &JobTerms, day: Day) -> bool {
+        let (id, code) = (terms.connection_id, terms.amount.currency());
+        let Some(currency) = self.currencies.get(code).filter(|currency| currency.enabled) else {
+            return false;
+        };
+        let quantity = units(terms.amount.quantity());
+        let holds = |sum: i64, most: Option<i64>| most.is_none_or(|most| sum + quantity <= most);
+        let (held, day_of) = ((id, code.clone()), (id, code.clone(), terms.job_type, day));
+        let holding = self.holdings.get(&held).copied().unwrap_or_default();
+        let today = self.days.get(&day_of).copied().unwrap_or_default();
+        let fits_type = match terms.job_type {
+            JobType::Allocation => {
+                holds(holding.from_oes, self.cap(terms, |caps| caps.exposure_max_per_connection))
+                    && holds(self.exposure_total(code), currency.exposure_max_total.map(units))
+                    && holds(
+                        today,
+                        self.cap(terms, |caps| caps.daily_allocation_max_per_connection),
+                    )
+            }
+            JobType::Deallocation => {
+                holding.available >= quantity
+                    && holds(
+                        today,
+                        self.cap(terms, |caps| caps.daily_deallocation_max_per_connection),
+                    )
+            }
+        };
+        fits_type
+            && (units(currency.quantity_min)..=units(currency.quantity_max)).contains(&quantity)
+    }
+
+    /// Whether what is cleared and pending for a record's connection, this record included, is within
+    /// every cap that bounds records of its type.
+    pub(super) fn keeps_caps(&self, terms: &JobTerms, day: Day) -> bool {
+        let (id, code) = (terms.connection_id, terms.amount.currency());
+        let keeps = |sum: i64, most: Option<i64>| most.is_none_or(|most| sum <= most);
+        let exposure = self.holdings.get(&(id, code.clone())).map_or(0, |held| held.from_oes);
+        let today = self.days.get(&(id, code.clone(), terms.job_type, day)).copied().unwrap_or(0);
+        let of_all = self.currencies.get(code).and_then(|currency| currency.exposure_max_total);
+        match terms.job_type {
+            JobType::Allocation => {
+                keeps(exposure, self.cap(terms, |caps| caps.exposure_max_per_connection))
+                    && keeps(self.exposure_total(code), of_all.map(units))
+                    && keeps(
+                        today,
+                        self.cap(terms, |caps| caps.daily_allocation_max_per_connection),
+                    )
+            }
+            JobType::Deallocation => {
+                keeps(today, self.cap(terms, |caps| caps.daily_deallocation_max_per_connection))
+            }
+        }
+    }
+
+    fn exposure_total(&self, code: &CurrencyCode) -> i64 {
+        let of_currency = self.holdings.iter().filter(|((_, currency), _)| currency == code);
+        of_currency.map(|(_, holding)| holding.from_oes).sum()
     }
 
     /// A decision holds what it clears.
-    pub(super) fn decided(&mut self, terms: &JobTerms, cleared: bool) {
+    pub(super) fn decided(&mut self, terms: &JobTerms, day: Day, cleared: bool) {
         if !cleared {
             return;
         }
         let quantity = units(terms.amount.quantity());
+        *self.day(terms, day) += quantity;
         let holding = self.holding(terms);
         match terms.job_type {
             JobType::Allocation => {
@@ -138,11 +244,20 @@ impl Money {
     }
 
     /// An end takes the hold away, and moves what OES moved.
-    pub(super) fn ended(&mut self, terms: &JobTerms, decided: Outcome, actual: Outcome) {
+    pub(super) fn ended(
+        &mut self,
+        terms: &JobTerms,
+        day: Option<Day>,
+        decided: Outcome,
+        actual: Outcome,
+    ) {
         if (decided, actual) == (Outcome::Released, Outcome::Released) {
             return;
         }
         let quantity = units(terms.amount.quantity());
+        if (decided, actual) == (Outcome::Cleared, Outcome::Released) {
+            *self.day(terms, day.unwrap()) -= quantity;
+        }
         let holding = self.holding(terms);
         if decided == Outcome::Cleared {
             // As if nothing had been decided.
@@ -179,8 +294,32 @@ impl Money {
         })
     }
 
+    /// Whether the sums that limits are compared with are those of the model.
+    fn check_sums(&self, book: &MemoryBook) -> Result<(), Violation> {
+        let is_kept = |found: &AccountTotals, expected: i64| found.balance() == balance(expected);
+        for code in self.currencies.keys() {
+            let found = book.currency_totals().get(code).copied().unwrap_or_default();
+            let expected = self.exposure_total(code);
+            holds("exposure is what came less what went", is_kept(&found, expected), || {
+                format!("{code}: {found:?}, and the model says {expected}")
+            })?;
+        }
+        for (key, found) in book.daily() {
+            let day_of = (key.connection_id, key.currency.clone(), key.job_type, key.day);
+            let expected = self.days.get(&day_of).copied().unwrap_or_default();
+            holds("a day's sum is what it cleared", is_kept(found, expected), || {
+                format!("{key:?}: {found:?}, and the model says {expected}")
+            })?;
+        }
+        let days = self.days.len();
+        holds("a day's sum is what it cleared", book.daily().len() == days, || {
+            format!("{} days, and the model says {days}", book.daily().len())
+        })
+    }
+
     /// Whether the book holds what the model holds.
     pub(super) fn check(&self, book: &MemoryBook) -> Result<(), Violation> {
+        self.check_sums(book)?;
         let mut balances: BTreeMap<_, [Balance; 5]> = BTreeMap::new();
         for (key, totals) in book.accounts() {
             let place = (key.connection_id, &key.currency);

@@ -1,6 +1,6 @@
 //! Why a job may rest or end where it does: each such state needs something that really happened.
 
-use super::{Known, Money, Violation, holds};
+use super::{Due, Known, Money, Violation, holds};
 use crate::{
     domain::{
         record::PolicyResult,
@@ -125,6 +125,9 @@ fn may_park(
     let evidence = &known.evidence;
     match reason {
         ParkReason::IdentityMismatch => money.identity_agrees(&known.terms) == Some(false),
+        ParkReason::NeedsApproval => {
+            money.ruling(&known.terms, known.received_at, now, None) == Due::Word
+        }
         // Nothing refuses a row here, and no book is restored.
         ParkReason::DecideFailed | ParkReason::PredatesRestore | ParkReason::StepFailed => false,
         ParkReason::RefusedByOes => evidence.refused,

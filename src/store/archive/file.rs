@@ -230,6 +230,14 @@ async fn identify(
             return Err(ArchiveError::unfit(path, reason));
         }
     }
+    if !is_made_as_now(connection)
+        .await
+        .map_err(|error| ArchiveError::unfit(path, error.to_string()))?
+    {
+        let reason = "it was made by another version of settled, which kept other columns. Name a new \
+                      file, and keep this one where it is: it is read as before";
+        return Err(ArchiveError::unfit(path, reason));
+    }
     let bad = |error: String| ArchiveError::unfit(path, format!("it is damaged: {error}"));
     Ok(Identity {
         seq,
@@ -238,4 +246,17 @@ async fn identify(
         path: path.to_str().ok_or_else(|| bad("its name is no UTF-8".to_owned()))?.to_owned(),
         is_new: in_book.is_none(),
     })
+}
+
+/// Whether the tables are as the book's are now.
+async fn is_made_as_now(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let names: Vec<String> = TABLES.iter().map(|table| quoted(table.name)).collect();
+    let sql = format!(
+        "SELECT count(*) FROM (
+             SELECT name, sql FROM book.sqlite_schema WHERE type = 'table' AND name IN ({0}, 'journal')
+             EXCEPT SELECT name, sql FROM main.sqlite_schema)",
+        names.join(", ")
+    );
+    let other: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await?;
+    Ok(other == 0)
 }

@@ -97,18 +97,30 @@ pub(super) async fn currencies(
         Some(json!({
             "currency": code, "enabled": i32::from(known.enabled),
             "quantity_min": known.quantity_min, "quantity_max": known.quantity_max,
-            "event_seq": event,
+            "exposure_total": known.exposure_max_total,
+            "exposure": known.caps.exposure_max_per_connection,
+            "allocation": known.caps.daily_allocation_max_per_connection,
+            "deallocation": known.caps.daily_deallocation_max_per_connection,
+            "approval": known.caps.approval_above, "event_seq": event,
         }))
     };
     let (expected, rows) = array(work.changes.currencies.iter().filter_map(row).collect());
     let result = sqlx::query!(
-        "INSERT INTO currencies (currency, enabled, quantity_min, quantity_max, event_seq)
+        "INSERT INTO currencies (currency, enabled, quantity_min, quantity_max, exposure_max_total,
+             exposure_max_per_connection, daily_allocation_max_per_connection,
+             daily_deallocation_max_per_connection, approval_above, event_seq)
          SELECT value ->> 'currency', value ->> 'enabled', value ->> 'quantity_min',
-                value ->> 'quantity_max', value ->> 'event_seq'
+                value ->> 'quantity_max', value ->> 'exposure_total', value ->> 'exposure',
+                value ->> 'allocation', value ->> 'deallocation', value ->> 'approval',
+                value ->> 'event_seq'
          FROM json_each(?1) WHERE true
          ON CONFLICT (currency) DO UPDATE SET enabled = excluded.enabled,
              quantity_min = excluded.quantity_min, quantity_max = excluded.quantity_max,
-             event_seq = excluded.event_seq",
+             exposure_max_total = excluded.exposure_max_total,
+             exposure_max_per_connection = excluded.exposure_max_per_connection,
+             daily_allocation_max_per_connection = excluded.daily_allocation_max_per_connection,
+             daily_deallocation_max_per_connection = excluded.daily_deallocation_max_per_connection,
+             approval_above = excluded.approval_above, event_seq = excluded.event_seq",
         rows
     )
     .execute(connection)

@@ -5,7 +5,10 @@ use sqlx::SqliteConnection;
 
 use super::{array, expect};
 use crate::{
-    domain::{decision::Decision, ids::AttemptSeq},
+    domain::{
+        decision::{DecidedBy, Decision},
+        ids::AttemptSeq,
+    },
     store::{
         StoreError,
         work::{AttemptEnd, NewAttempt, NewDecision, NewJobEvent, TrackedJob, Work},
@@ -127,17 +130,23 @@ pub(super) async fn decisions(
     }
     let row = |new: &NewDecision| {
         let decision = work.jobs.get(&new.job)?.job.decision.as_ref()?;
+        let (source, who, reason) = match &new.by {
+            DecidedBy::Policy => ("policy", None, None),
+            DecidedBy::Operator { who, reason } => ("operator", Some(who), Some(reason)),
+        };
         Some(json!({
             "job_seq": new.job, "outcome": decision.outcome(), "code": decision.reject_code(),
-            "reject_reason": decision.reject_reason(), "seen": new.seen,
+            "reject_reason": decision.reject_reason(), "source": source, "seen": new.seen,
+            "by": who, "because": reason,
         }))
     };
     let (expected, rows) = array(work.changes.decisions.iter().filter_map(row).collect());
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
-        "INSERT INTO decisions (job_seq, outcome, reject_code, reject_reason, source, seen, decided_at_ms)
+        "INSERT INTO decisions (job_seq, outcome, reject_code, reject_reason, source, seen, decided_at_ms,
+             decided_by, decided_because)
          SELECT value ->> 'job_seq', value ->> 'outcome', value ->> 'code', value ->> 'reject_reason',
-                'policy', value ->> 'seen', ?2
+                value ->> 'source', value ->> 'seen', ?2, value ->> 'by', value ->> 'because'
          FROM json_each(?1)",
         rows,
         now_ms

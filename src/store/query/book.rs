@@ -10,7 +10,12 @@ use crate::{
         ids::{ConnectionId, CurrencyCode},
         ledger::{AccountKind, AccountTotals},
     },
-    store::{Readers, StoreError, error::While as _, load::account_kind, rows::parse},
+    store::{
+        Readers, StoreError,
+        error::While as _,
+        load::account_kind,
+        rows::{CurrencyRow, parse},
+    },
 };
 
 /// What a connection holds in a currency.
@@ -27,6 +32,8 @@ pub struct Holding {
     pub held: Balance,
     /// Decided allocations that OES has not confirmed.
     pub incoming: Balance,
+    /// What has come from OES less what has gone back, with what is incoming.
+    pub exposure: Balance,
 }
 
 impl Readers {
@@ -60,23 +67,18 @@ impl Readers {
     /// # Errors
     /// [`StoreError`].
     pub async fn currencies(&self) -> Result<Vec<Currency>, StoreError> {
-        let rows = sqlx::query!(
-            r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max
+        let rows = sqlx::query_as!(
+            CurrencyRow,
+            r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max,
+                exposure_max_total, exposure_max_per_connection,
+                daily_allocation_max_per_connection, daily_deallocation_max_per_connection,
+                approval_above
                FROM currencies ORDER BY currency"#
         )
         .fetch_all(&self.pool)
         .await
         .while_doing(READING)?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Currency {
-                    currency: parse("currencies", &row.currency)?,
-                    enabled: row.enabled,
-                    quantity_min: parse("currencies", &row.quantity_min)?,
-                    quantity_max: parse("currencies", &row.quantity_max)?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(CurrencyRow::into_currency).collect()
     }
 
     /// What each connection holds in each currency.
@@ -109,6 +111,7 @@ impl Readers {
                     available: Balance::ZERO,
                     held: Balance::ZERO,
                     incoming: Balance::ZERO,
+                    exposure: Balance::ZERO,
                 });
             }
             let Some(holding) = holdings.last_mut() else {
@@ -118,7 +121,11 @@ impl Readers {
                 AccountKind::Available => holding.available = totals.balance(),
                 AccountKind::Held => holding.held = totals.balance(),
                 AccountKind::Incoming => holding.incoming = totals.balance(),
-                AccountKind::Oes | AccountKind::Exchange => {}
+                // The contra account has it the other way round.
+                AccountKind::Oes => {
+                    holding.exposure = Balance::of(totals.debits, totals.credits);
+                }
+                AccountKind::Exchange => {}
             }
         }
         Ok(holdings)

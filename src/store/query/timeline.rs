@@ -46,8 +46,14 @@ pub struct DecisionLine {
     pub reject_code: Option<String>,
     /// The reason as signed.
     pub reject_reason: Option<String>,
-    /// Who decided.
+    /// Who decided: the policy, or an operator.
     pub source: String,
+    /// Which operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+    /// What they said about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_because: Option<String>,
     /// What the decision saw of the book.
     pub seen: Box<RawValue>,
     /// When.
@@ -149,7 +155,8 @@ impl Readers {
                 client_id, connection_id, partners_client_id, partners_connection_id,
                 partners_record_id, content_sha256, received_at_ms, state, state_reason,
                 state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-                attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, reject_code, reject_reason
+                attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms,
+                decided_at_ms AS "decided_at_ms?", reject_code, reject_reason
              FROM jobs LEFT JOIN decisions USING (job_seq) WHERE record_id = ?1"#,
             record
         )
@@ -196,7 +203,8 @@ async fn decision(
 ) -> Result<Option<DecisionLine>, StoreError> {
     let job = job.get();
     let row = sqlx::query!(
-        "SELECT outcome, reject_code, reject_reason, source, seen, decided_at_ms FROM decisions
+        "SELECT outcome, reject_code, reject_reason, source, seen, decided_at_ms,
+            decided_by, decided_because FROM decisions
          WHERE job_seq = ?1",
         job
     )
@@ -209,6 +217,8 @@ async fn decision(
             reject_code: row.reject_code,
             reject_reason: row.reject_reason,
             source: row.source,
+            decided_by: row.decided_by,
+            decided_because: row.decided_because,
             seen: raw_json("decisions", row.seen)?,
             decided_at_ms: TimestampMs::from_millis(row.decided_at_ms),
         })

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     book::BookEvent,
-    decision::Outcome,
+    decision::{DecidedBy, Outcome},
     ids::{
         AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
         QuarantineSeq, RecordId,
@@ -92,6 +92,10 @@ pub enum JobEventKind {
     Parked,
     /// An operator has looked, and sends it on.
     SentOn,
+    /// An operator has approved what is above the threshold.
+    Approved,
+    /// An operator has refused it.
+    Refused,
 }
 
 impl JobEventKind {
@@ -100,6 +104,8 @@ impl JobEventKind {
             Self::ReadBack => "read_back",
             Self::Parked => "parked",
             Self::SentOn => "sent_on",
+            Self::Approved => "approved",
+            Self::Refused => "refused",
         }
     }
 }
@@ -151,7 +157,7 @@ pub enum BookEventOutcome {
     AlreadyApplied,
     /// The id is known with another content; nothing changed.
     Contradicts,
-    /// It moves the balance of a connection that the book does not have; nothing changed.
+    /// It moves or limits a connection that the book does not have; nothing changed.
     UnknownConnection,
 }
 
@@ -161,6 +167,20 @@ pub(in crate::store) struct Account {
     pub(in crate::store) totals: AccountTotals,
     /// As loaded; `None` for an account that this batch makes.
     pub(in crate::store) before: Option<AccountTotals>,
+}
+
+/// A sum of two sides that is kept beside the movements it comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::store) struct Sum {
+    pub(in crate::store) totals: AccountTotals,
+    /// As loaded; `None` for one that this batch begins.
+    pub(in crate::store) before: Option<AccountTotals>,
+}
+
+impl Sum {
+    pub(in crate::store) fn loaded(totals: AccountTotals) -> Self {
+        Self { totals, before: Some(totals) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -174,6 +194,7 @@ pub(in crate::store) struct TrackedJob {
 pub(in crate::store) struct NewDecision {
     pub(in crate::store) job: JobSeq,
     pub(in crate::store) seen: String,
+    pub(in crate::store) by: DecidedBy,
 }
 
 pub(in crate::store) struct NewTransfer {
@@ -217,6 +238,7 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) currencies: BTreeMap<CurrencyCode, BookEventSeq>,
     /// Rows that are removed, because they are in an archive.
     pub(in crate::store) archiving: Option<Removal>,
+    pub(in crate::store) connection_caps: BTreeMap<(ConnectionId, CurrencyCode), BookEventSeq>,
     pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
     pub(in crate::store) runs: Vec<FinishedRun>,
 }

@@ -1,0 +1,156 @@
+//! Limits of connections, and the sums that limits are compared with.
+
+use serde_json::{Value, json};
+use sqlx::SqliteConnection;
+
+use super::{array, expect};
+use crate::{
+    domain::{
+        ids::{BookEventSeq, ConnectionId, CurrencyCode},
+        limits::DailyKey,
+    },
+    store::{
+        StoreError,
+        work::{Sum, Work},
+    },
+};
+
+pub(super) async fn connection_limits(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    if work.changes.connection_caps.is_empty() {
+        return Ok(());
+    }
+    let row = |(key, event): (&(ConnectionId, CurrencyCode), &BookEventSeq)| {
+        let caps = work.connection_caps.get(key)?;
+        Some(json!({
+            "connection_id": key.0, "currency": key.1,
+            "exposure": caps.exposure_max_per_connection,
+            "allocation": caps.daily_allocation_max_per_connection,
+            "deallocation": caps.daily_deallocation_max_per_connection,
+            "approval": caps.approval_above, "event_seq": event,
+        }))
+    };
+    let (expected, rows) = array(work.changes.connection_caps.iter().filter_map(row).collect());
+    let result = sqlx::query!(
+        "INSERT INTO connection_limits (connection_id, currency, exposure_max_per_connection,
+             daily_allocation_max_per_connection, daily_deallocation_max_per_connection,
+             approval_above, event_seq)
+         SELECT value ->> 'connection_id', value ->> 'currency', value ->> 'exposure',
+                value ->> 'allocation', value ->> 'deallocation', value ->> 'approval',
+                value ->> 'event_seq'
+         FROM json_each(?1) WHERE true
+         ON CONFLICT (connection_id, currency) DO UPDATE SET
+             exposure_max_per_connection = excluded.exposure_max_per_connection,
+             daily_allocation_max_per_connection = excluded.daily_allocation_max_per_connection,
+             daily_deallocation_max_per_connection = excluded.daily_deallocation_max_per_connection,
+             approval_above = excluded.approval_above, event_seq = excluded.event_seq",
+        rows
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the changed limits of connections", expected)
+}
+
+/// The sums that are new with this batch, and those that it changed. Each names its own row.
+fn split<'a, K: 'a>(
+    sums: impl Iterator<Item = (&'a K, &'a Sum)>,
+    name: impl Fn(&K) -> Value,
+) -> (Vec<Value>, Vec<Value>) {
+    let (mut new, mut changed) = (Vec::new(), Vec::new());
+    for (key, sum) in sums {
+        let mut row = name(key);
+        if let Value::Object(fields) = &mut row {
+            fields.insert("credits".to_owned(), json!(sum.totals.credits));
+            fields.insert("debits".to_owned(), json!(sum.totals.debits));
+            let Some(before) = sum.before else {
+                new.push(row);
+                continue;
+            };
+            if before != sum.totals {
+                fields.insert("old_credits".to_owned(), json!(before.credits));
+                fields.insert("old_debits".to_owned(), json!(before.debits));
+                changed.push(row);
+            }
+        }
+    }
+    (new, changed)
+}
+
+pub(super) async fn currency_totals(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    let name = |currency: &CurrencyCode| json!({"currency": currency});
+    let (new, changed) = split(work.currency_totals.iter(), name);
+    if !new.is_empty() {
+        let (expected, rows) = array(new);
+        let result = sqlx::query!(
+            "INSERT INTO currency_totals (currency, from_oes, to_oes)
+             SELECT value ->> 'currency', value ->> 'credits', value ->> 'debits'
+             FROM json_each(?1)",
+            rows
+        )
+        .execute(&mut *connection)
+        .await;
+        expect(result, "the new totals of currencies", expected)?;
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let (expected, rows) = array(changed);
+    let result = sqlx::query!(
+        "UPDATE currency_totals SET from_oes = new.value ->> 'credits', to_oes = new.value ->> 'debits'
+         FROM json_each(?1) AS new
+         WHERE currency_totals.currency = new.value ->> 'currency'
+           AND from_oes = new.value ->> 'old_credits' AND to_oes = new.value ->> 'old_debits'",
+        rows
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the changed totals of currencies", expected)
+}
+
+pub(super) async fn daily_cleared(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    let name = |key: &DailyKey| {
+        json!({
+            "connection_id": key.connection_id, "currency": key.currency,
+            "day": key.day, "type": key.job_type,
+        })
+    };
+    let (new, changed) = split(work.daily.iter(), name);
+    if !new.is_empty() {
+        let (expected, rows) = array(new);
+        let result = sqlx::query!(
+            "INSERT INTO daily_cleared (connection_id, currency, day, type, cleared, taken_back)
+             SELECT value ->> 'connection_id', value ->> 'currency', value ->> 'day',
+                    value ->> 'type', value ->> 'credits', value ->> 'debits'
+             FROM json_each(?1)",
+            rows
+        )
+        .execute(&mut *connection)
+        .await;
+        expect(result, "the new sums of days", expected)?;
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let (expected, rows) = array(changed);
+    let result = sqlx::query!(
+        "UPDATE daily_cleared SET cleared = new.value ->> 'credits', taken_back = new.value ->> 'debits'
+         FROM json_each(?1) AS new
+         WHERE daily_cleared.connection_id = new.value ->> 'connection_id'
+           AND daily_cleared.currency = new.value ->> 'currency'
+           AND daily_cleared.day = new.value ->> 'day'
+           AND daily_cleared.type = new.value ->> 'type'
+           AND cleared = new.value ->> 'old_credits' AND taken_back = new.value ->> 'old_debits'",
+        rows
+    )
+    .execute(connection)
+    .await;
+    expect(result, "the changed sums of days", expected)
+}

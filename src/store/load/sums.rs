@@ -1,0 +1,133 @@
+//! Limits of connections, and the sums that limits are compared with.
+
+use std::collections::BTreeSet;
+
+use sqlx::SqliteConnection;
+
+use super::{LOADING, keys};
+use crate::{
+    domain::{
+        ids::{ConnectionId, CurrencyCode},
+        ledger::AccountTotals,
+        limits::{ConnectionCaps, DailyKey},
+        time::Day,
+    },
+    store::{
+        error::{StoreError, While as _},
+        rows::{parse, parse_optional},
+        work::{Sum, Work, daily_key},
+    },
+};
+
+/// The own caps of each of these connections in its currency.
+pub(super) async fn load_connection_caps(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    wanted: &BTreeSet<(ConnectionId, CurrencyCode)>,
+) -> Result<(), StoreError> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let wanted = keys(wanted)?;
+    let rows = sqlx::query!(
+        r#"SELECT connection_id, currency, exposure_max_per_connection,
+            daily_allocation_max_per_connection, daily_deallocation_max_per_connection, approval_above
+           FROM json_each(?1) AS wanted JOIN connection_limits
+             ON connection_id = wanted.value ->> 0 AND currency = wanted.value ->> 1"#,
+        wanted
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(LOADING)?;
+    for row in rows {
+        let table = "connection_limits";
+        let optional = |text: Option<String>| parse_optional(table, text.as_deref());
+        let caps = ConnectionCaps {
+            exposure_max_per_connection: optional(row.exposure_max_per_connection)?,
+            daily_allocation_max_per_connection: optional(row.daily_allocation_max_per_connection)?,
+            daily_deallocation_max_per_connection: optional(
+                row.daily_deallocation_max_per_connection,
+            )?,
+            approval_above: optional(row.approval_above)?,
+        };
+        let key = (parse(table, &row.connection_id)?, parse(table, &row.currency)?);
+        work.connection_caps.insert(key, caps);
+    }
+    Ok(())
+}
+
+/// What all connections together are exposed to in each of these currencies.
+pub(super) async fn load_currency_totals(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    codes: &BTreeSet<CurrencyCode>,
+) -> Result<(), StoreError> {
+    if codes.is_empty() {
+        return Ok(());
+    }
+    let wanted = keys(codes)?;
+    let rows = sqlx::query!(
+        "SELECT currency, from_oes, to_oes FROM currency_totals
+         WHERE currency IN (SELECT value FROM json_each(?1))",
+        wanted
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(LOADING)?;
+    for row in rows {
+        let table = "currency_totals";
+        let totals = AccountTotals {
+            credits: parse(table, &row.from_oes)?,
+            debits: parse(table, &row.to_oes)?,
+        };
+        work.currency_totals.insert(parse(table, &row.currency)?, Sum::loaded(totals));
+    }
+    Ok(())
+}
+
+/// The days that the batch's jobs belong to, and today for whatever else may be decided in it.
+pub(super) async fn load_daily(
+    connection: &mut SqliteConnection,
+    work: &mut Work,
+    today_of: &BTreeSet<(ConnectionId, CurrencyCode)>,
+) -> Result<(), StoreError> {
+    let mut days: BTreeSet<(ConnectionId, CurrencyCode, Day)> = work
+        .jobs
+        .values()
+        .map(|tracked| {
+            let DailyKey { connection_id, currency, day, .. } = daily_key(&tracked.job, work.now);
+            (connection_id, currency, day)
+        })
+        .collect();
+    let today = work.now.day();
+    days.extend(today_of.iter().map(|(id, currency)| (*id, currency.clone(), today)));
+    if days.is_empty() {
+        return Ok(());
+    }
+    let wanted = keys(&days)?;
+    let rows = sqlx::query!(
+        r#"SELECT connection_id, currency, day, daily_cleared.type AS job_type, cleared, taken_back
+           FROM json_each(?1) AS wanted JOIN daily_cleared
+             ON connection_id = wanted.value ->> 0 AND currency = wanted.value ->> 1
+            AND day = wanted.value ->> 2"#,
+        wanted
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(LOADING)?;
+    for row in rows {
+        let table = "daily_cleared";
+        let key = DailyKey {
+            connection_id: parse(table, &row.connection_id)?,
+            currency: parse(table, &row.currency)?,
+            day: parse(table, &row.day)?,
+            job_type: parse(table, &row.job_type)?,
+        };
+        let totals = AccountTotals {
+            credits: parse(table, &row.cleared)?,
+            debits: parse(table, &row.taken_back)?,
+        };
+        work.daily.insert(key, Sum::loaded(totals));
+    }
+    Ok(())
+}
