@@ -102,7 +102,8 @@ impl Act<'_> {
                 Ok(Done::SentOn(send_on::send_on(self.work, *record, by)?))
             }
             Command::Archive { removal, .. } => {
-                Ok(Done::Archived(self.work.archive(removal.as_ref().clone())))
+                let fits = self.work.archive(removal.as_ref().clone());
+                Ok(Done::Archived(fits.then_some(()).ok_or_else(|| "one at a time".to_owned())))
             }
             Command::Approve { record, word, by, .. } => {
                 Ok(Done::Approved(self.approve(*record, *word, by)?))

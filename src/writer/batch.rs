@@ -248,8 +248,7 @@ impl Writer {
                 self.wake.resolve.notify_one();
                 let _waiting = answer.send(sent_on);
             }
-            (Command::Archive { answer, .. }, Done::Archived(is_done)) => {
-                let told = if is_done { Ok(()) } else { Err("one archiving at a time".to_owned()) };
+            (Command::Archive { answer, .. }, Done::Archived(told)) => {
                 let _waiting = answer.send(told);
             }
             (Command::Approve { answer, .. }, Done::Approved(approval)) => {

@@ -86,7 +86,7 @@ pub(super) enum Done {
     /// A job goes on or does not.
     SentOn(SentOn),
     /// Rows were removed, or not, because another command of the batch removed some.
-    Archived(bool),
+    Archived(Result<(), String>),
     /// An operator's word was carried out or not.
     Approved(Approval),
     /// Nothing that needs telling.

@@ -53,7 +53,6 @@ struct Listed {
     archive_seq: i64,
     archive_uuid: String,
     path: String,
-    jobs: i64,
 }
 
 /// Opens the book at `path` for reading, together with its archives. One that cannot be read is noted
@@ -65,10 +64,8 @@ pub async fn open_history(path: &Path) -> Result<Readers, StoreError> {
     let book = open_readers(path).await?;
     let listed = sqlx::query_as!(
         Listed,
-        r#"SELECT archive_seq AS "archive_seq!", archive_uuid, path,
-            (SELECT count(*) FROM archived_jobs
-             WHERE archived_jobs.archive_seq = archives.archive_seq) AS "jobs!: i64"
-           FROM archives ORDER BY archive_seq"#
+        r#"SELECT archive_seq AS "archive_seq!", archive_uuid, path FROM archives
+           ORDER BY archive_seq"#
     )
     .fetch_all(&book.pool)
     .await
@@ -89,7 +86,7 @@ pub async fn open_history(path: &Path) -> Result<Readers, StoreError> {
             Err(reason) => missing.push(MissingArchive {
                 seq: archive.archive_seq,
                 path: archive.path.clone(),
-                jobs: u64::try_from(archive.jobs).unwrap_or(0),
+                jobs: jobs_in(&mut trial, archive.archive_seq).await?,
                 reason,
             }),
         }
@@ -113,6 +110,18 @@ pub async fn open_history(path: &Path) -> Result<Readers, StoreError> {
         .await
         .while_doing(OPENING)?;
     Ok(Readers { pool, archives: attached.into(), missing: missing.into() })
+}
+
+/// Looks at every archived job, so it is asked only when there is something to tell.
+async fn jobs_in(connection: &mut SqliteConnection, archive: i64) -> Result<u64, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT count(*) AS "jobs!: i64" FROM archived_jobs WHERE archive_seq = ?1"#,
+        archive
+    )
+    .fetch_one(connection)
+    .await
+    .while_doing(OPENING)?;
+    Ok(u64::try_from(row.jobs).unwrap_or(0))
 }
 
 /// Opens an archive beside the book, and checks that it is the one. Answers the statement that did it, and
