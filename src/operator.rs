@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod evidence;
+pub mod explain;
 
 use serde::Serialize;
 use serde_json::{Value, json};

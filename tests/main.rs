@@ -41,6 +41,7 @@ mod client_s_life;
 mod configuration;
 mod crash_points;
 mod disk;
+mod explain;
 mod fairness;
 mod limits;
 mod no_job_lost;

@@ -10,7 +10,10 @@ use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
     domain::{ids::RecordId, job::JobType, policy::OperatorWord, state::State, time::TimestampMs},
-    operator::{self, JobView},
+    operator::{
+        self, JobView,
+        explain::{self, Against},
+    },
     pipeline::{
         approve::{Approval, DecidedAs},
         send_on::{Operator, SentOn},
@@ -55,6 +58,17 @@ pub(super) enum JobsCommand {
         /// The record: allocationId or deallocationId.
         id: String,
         /// As JSON, with the exact signed bodies and what the decision saw.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the decision about one record saw, and ask the policy once more. Changes nothing.
+    Explain {
+        /// The record: allocationId or deallocationId.
+        id: RecordId,
+        /// Over which book: as the decision saw it, or as it is now, with what the job has moved in it.
+        #[arg(long, value_name = "WHEN", default_value = "then")]
+        against: AgainstArgument,
+        /// As JSON.
         #[arg(long)]
         json: bool,
     },
@@ -118,6 +132,44 @@ impl From<TypeArgument> for JobType {
             TypeArgument::Deallocation => Self::Deallocation,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum AgainstArgument {
+    Then,
+    Now,
+}
+
+async fn explain(
+    config: &Config,
+    id: RecordId,
+    against: AgainstArgument,
+    json: bool,
+) -> anyhow::Result<()> {
+    let against = match against {
+        AgainstArgument::Then => Against::Then,
+        AgainstArgument::Now => Against::Now,
+    };
+    let readers = open_readers(&config.store.path).await?;
+    let explained = explain::explain(&readers, id, against, SystemClock.now()).await?;
+    if json {
+        return output::json(&explained);
+    }
+    let history = readers.job_history(id).await?.context("the job is gone")?;
+    let mut table = output::table(["the policy was shown", ""]);
+    for (what, value) in explained.facts(&history.job.terms) {
+        table.add_row([what, value]);
+    }
+    output::line(table)?;
+    if let Some(then) = &explained.decided {
+        output::line(format_args!("decided at {} by {}: {}", then.at_ms, then.source, then.as_))?;
+    }
+    let verdict = match explained.agrees {
+        Some(true) => ", the same",
+        Some(false) => ", NOT the same",
+        None => "",
+    };
+    output::line(format_args!("the policy says: {}{verdict}", explained.says))
 }
 
 pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
@@ -240,6 +292,7 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
             };
             if json { output::json(&view) } else { show(&view) }
         }
+        JobsCommand::Explain { id, against, json } => explain(config, id, against, json).await,
         JobsCommand::Evidence { id, out } => {
             super::evidence::export(config, id, out.as_deref()).await
         }

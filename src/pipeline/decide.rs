@@ -11,6 +11,7 @@ use crate::{
     domain::{
         decision::{DecidedBy, Decision},
         ids::JobSeq,
+        job::Job,
         ledger::{self, AccountKind},
         news::News,
         policy::{BookView, OperatorWord, Ruling, rule},
@@ -94,8 +95,22 @@ fn look(
         return wait_for_verification(work, seq, restored_at).map(Looked::Not);
     }
     let job = work.job(seq)?;
+    let grace_over = work.now() >= job.received_at.after(grace);
+    Ok(Looked::View(Box::new(view_of(work, job, grace_over, operator)?)))
+}
+
+/// The book as it is now for one job.
+///
+/// # Errors
+/// [`WorkError`] when the job is not in the book.
+pub fn view_of(
+    work: &Work,
+    job: &Job,
+    connection_grace_over: bool,
+    operator: Option<OperatorWord>,
+) -> Result<BookView, WorkError> {
     let (id, currency) = (job.terms.connection_id, job.terms.amount.currency());
-    Ok(Looked::View(Box::new(BookView {
+    Ok(BookView {
         connection: work.connection(id).cloned(),
         currency: work.currency(currency).cloned(),
         connection_caps: work.connection_caps(id, currency),
@@ -103,10 +118,10 @@ fn look(
         exposure: work.exposure(id, currency),
         exposure_total: work.exposure_total(currency),
         day: work.now().day(),
-        cleared_that_day: work.cleared_that_day(seq)?,
-        connection_grace_over: work.now() >= job.received_at.after(grace),
+        cleared_that_day: work.cleared_that_day(job.seq)?,
+        connection_grace_over,
         operator,
-    })))
+    })
 }
 
 fn carry_out(

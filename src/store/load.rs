@@ -10,6 +10,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     error::{StoreError, While as _},
+    open::Readers,
     rows::{CurrencyRow, JobRow, hash_of, parse},
     work::{Account, ContentHashKey, Counters, Needs, TrackedJob, Work},
 };
@@ -59,6 +60,19 @@ impl Counters {
             turns: Turns::default(),
             restored_at: row.restored_at_ms.map(TimestampMs::from_millis),
         })
+    }
+}
+
+impl Readers {
+    /// The book as a batch would see it that is about one record; nothing can be written from here.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn work_on(&self, record: RecordId, now: TimestampMs) -> Result<Work, StoreError> {
+        let mut transaction = self.pool.begin().await.while_doing(LOADING)?;
+        let counters = Counters::load(&mut transaction).await?;
+        let needs = Needs { records: BTreeSet::from([record]), ..Needs::default() };
+        load(&mut transaction, now, counters, &needs).await
     }
 }
 
