@@ -1,5 +1,6 @@
 -- The rules that a CHECK cannot hold: what is never changed, and the steps a job may take.
--- They rely on `PRAGMA recursive_triggers = ON`, so that REPLACE cannot get round them.
+-- They rely on `PRAGMA recursive_triggers = ON`, so that REPLACE cannot get round them. Rows of a job go
+-- only once it is written down in which archive they are.
 
 CREATE TRIGGER ledger_kept BEFORE DELETE ON ledger
 BEGIN SELECT RAISE(ABORT, 'the identity of a book is never removed'); END;
@@ -17,11 +18,13 @@ CREATE TRIGGER accounts_identity BEFORE UPDATE OF account_seq, connection_id, cu
 BEGIN SELECT RAISE(ABORT, 'whose account it is never changes'); END;
 
 CREATE TRIGGER transfers_kept BEFORE DELETE ON transfers
+WHEN NOT EXISTS (SELECT 1 FROM archived_jobs WHERE archived_jobs.job_seq = OLD.job_seq)
 BEGIN SELECT RAISE(ABORT, 'a movement is never removed'); END;
 CREATE TRIGGER transfers_unchanged BEFORE UPDATE ON transfers
 BEGIN SELECT RAISE(ABORT, 'a movement is never changed'); END;
 
 CREATE TRIGGER messages_kept BEFORE DELETE ON messages
+WHEN NOT EXISTS (SELECT 1 FROM archived_jobs WHERE archived_jobs.job_seq = OLD.job_seq)
 BEGIN SELECT RAISE(ABORT, 'a message is never removed'); END;
 CREATE TRIGGER messages_unchanged BEFORE UPDATE ON messages
 BEGIN SELECT RAISE(ABORT, 'a message is never changed'); END;
@@ -32,6 +35,7 @@ CREATE TRIGGER decisions_unchanged BEFORE UPDATE ON decisions
 BEGIN SELECT RAISE(ABORT, 'a decision is never changed'); END;
 
 CREATE TRIGGER job_events_kept BEFORE DELETE ON job_events
+WHEN NOT EXISTS (SELECT 1 FROM archived_jobs WHERE archived_jobs.job_seq = OLD.job_seq)
 BEGIN SELECT RAISE(ABORT, 'history is never removed'); END;
 CREATE TRIGGER job_events_unchanged BEFORE UPDATE ON job_events
 BEGIN SELECT RAISE(ABORT, 'history is never changed'); END;
@@ -47,6 +51,7 @@ WHEN NOT EXISTS (SELECT 1 FROM decisions
                  WHERE decisions.job_seq = NEW.job_seq AND decisions.outcome = NEW.outcome)
 BEGIN SELECT RAISE(ABORT, 'an attempt carries the outcome that was decided'); END;
 CREATE TRIGGER attempts_kept BEFORE DELETE ON attempts
+WHEN NOT EXISTS (SELECT 1 FROM archived_jobs WHERE archived_jobs.job_seq = OLD.job_seq)
 BEGIN SELECT RAISE(ABORT, 'an attempt is never removed'); END;
 CREATE TRIGGER attempts_signed BEFORE UPDATE OF attempt_seq, job_seq, attempt_no, outcome, nonce, body,
     signature, key_id, prepared_at_ms ON attempts
@@ -66,6 +71,7 @@ CREATE TRIGGER quarantine_unchanged BEFORE UPDATE OF quarantine_seq, queue, sha2
 BEGIN SELECT RAISE(ABORT, 'a quarantined message is never changed'); END;
 
 CREATE TRIGGER outbox_kept BEFORE DELETE ON outbox
+WHEN NOT EXISTS (SELECT 1 FROM archived_jobs WHERE archived_jobs.job_seq = OLD.job_seq)
 BEGIN SELECT RAISE(ABORT, 'an announcement is never removed'); END;
 CREATE TRIGGER outbox_unchanged BEFORE UPDATE OF outbox_seq, kind, job_seq, quarantine_seq, event_id,
     routing_key, body, created_at_ms ON outbox

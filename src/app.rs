@@ -19,6 +19,7 @@ use crate::{
     oes::OesClient,
     pipeline::{
         announce::Announcer,
+        archive::Archiver,
         budget::Budget,
         decide,
         receive::Receiver,
@@ -210,11 +211,14 @@ impl App {
         let path = socket_path(&material.config.store.path)?;
         let listener = control::listen(&path)
             .with_context(|| format!("cannot make the control socket {}", path.display()))?;
+        let archives = material.config.archive.path.is_some() && checks.signer_fault.is_none();
+        let archive = archives.then(|| Arc::clone(&material.wake.archive));
         let desk = Arc::new(material.desk());
         let control = Control {
             writer: material.writer.clone(),
             checks,
             desk: Arc::clone(&desk),
+            archive,
             stop: self.stop.clone(),
         };
         let (config, stop) = (material.config.clone(), self.stop.clone());
@@ -317,6 +321,29 @@ impl App {
             self.stop.clone(),
         );
         self.spawn("decider", Stage::Intake, async move { Ok(decider.await?) });
+        self.spawn_archiver(material);
+    }
+
+    /// What moves old history into the archive. Not started where nothing may be signed: a book that may
+    /// have been restored from a backup keeps what it has.
+    fn spawn_archiver(&mut self, material: &Material) {
+        let Material { config, readers, writer, wake, metrics, clock, .. } = material;
+        let archiver = Archiver::new(
+            &config.archive,
+            config.store.path.clone(),
+            readers.clone(),
+            writer.clone(),
+            Arc::clone(metrics),
+            Arc::clone(clock),
+        );
+        let Some(archiver) = archiver else { return };
+        let (wake, stop) = (wake.clone(), self.stop.clone());
+        let every = Duration::from_secs(config.archive.every_s);
+        self.spawn(
+            "archiver",
+            Stage::Intake,
+            async move { Ok(archiver.run(every, wake, stop).await?) },
+        );
     }
 
     /// Where the HTTP listener is.

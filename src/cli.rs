@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and which room answers.
 
+mod archive;
+mod backup;
 mod book;
 mod demo;
 mod doctor;
@@ -62,6 +64,17 @@ enum Command {
     /// Prove the book: the file, every balance, the journal's chain over all that never changes, and
     /// every signature. Needs neither daemon nor network. Exits with 1 on any fault.
     Verify(verify::VerifyArgs),
+    /// Move the history of old final jobs into the archive now.
+    ///
+    /// A daemon does so by itself, now and then. With a daemon running, it is told to do so at once, and this command does not wait for the end of it.
+    Archive,
+    /// Copy the book to FILE, also while a daemon runs, and verify the copy.
+    ///
+    /// The copy is the book as it was at one moment. It is written to FILE.partial, synced, verified as
+    /// `settled verify` does, and only then named FILE; an existing FILE is never replaced. The log beside
+    /// the book (-wal) grows for as long as the copying lasts, by what is committed meanwhile. With
+    /// --archives, the archives are copied after the book; never use copies that were made before it.
+    Backup(backup::BackupArgs),
     /// Look at the signing key and sign with it.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -110,6 +123,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             reconcile::run(&config, &arguments).await
         }
         Command::Verify(arguments) => verify::run(|| Ok(load()?), arguments).await,
+        Command::Archive => archive::run(&load()?).await,
+        Command::Backup(arguments) => backup::run(&load()?, &arguments).await,
         Command::Key(command) => key::run(load, command),
         Command::Sandbox(arguments) => sandbox::run(load, *arguments).await,
         Command::Demo(arguments) => demo::run(&load()?, &arguments).await,

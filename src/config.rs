@@ -79,6 +79,8 @@ pub struct Config {
     pub reconcile: ReconcileConfig,
     /// The writer.
     pub writer: WriterConfig,
+    /// Archives.
+    pub archive: ArchiveConfig,
     /// The HTTP listener for health and metrics.
     pub http: HttpConfig,
     /// The end.
@@ -220,6 +222,18 @@ pub struct WriterConfig {
     pub queue_len_max: usize,
     /// How long a change that nobody waits for may wait for company.
     pub lazy_ms: u64,
+}
+
+/// Archives.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ArchiveConfig {
+    /// The file that the rows of old jobs go to; without one they stay in the book.
+    pub path: Option<PathBuf>,
+    /// How long a job has been final before its rows go.
+    pub after_days: u32,
+    /// How often the daemon looks for such jobs.
+    pub every_s: u64,
 }
 
 /// The HTTP listener for health and metrics.
@@ -374,6 +388,7 @@ impl Config {
         positive("retry.slow_read_every_s", self.retry.slow_read_every_s);
         positive("writer.batch_max", wide(self.writer.batch_max));
         positive("writer.queue_len_max", wide(self.writer.queue_len_max));
+        positive("archive.every_s", self.archive.every_s);
         positive("shutdown.grace_s", self.shutdown.grace_s);
         positive("reconcile.range_s", self.reconcile.range_s);
         if self.oes.rate_burst >= self.oes.rate_limit && self.oes.rate_limit > 0 {

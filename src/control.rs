@@ -20,7 +20,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -61,6 +61,8 @@ pub struct Control {
     pub writer: WriterHandle,
     /// The parts' health.
     pub checks: Checks,
+    /// The bell of what archives, if anything does.
+    pub archive: Option<Arc<Notify>>,
     /// Who compares the book with OES.
     pub desk: Arc<Desk>,
     /// Ends what is asked for when the daemon ends.
@@ -78,6 +80,12 @@ struct BookRequest {
 #[derive(Serialize, Deserialize)]
 struct BookAnswer {
     outcomes: Vec<BookEventOutcome>,
+}
+
+/// The daemon has been told to archive.
+#[derive(Serialize, Deserialize)]
+struct Rung {
+    archiving: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -126,6 +134,7 @@ impl Control {
         let router = Router::new()
             .route("/v1/book/events", post(book_events))
             .route("/v1/jobs/{record}/send-on", post(send_on))
+            .route("/v1/archive", post(archive))
             .route("/v1/jobs/{record}/approve", post(approve))
             .route("/v1/jobs/{record}/refuse", post(refuse))
             .route("/v1/book/sync", post(sync))
@@ -253,6 +262,15 @@ async fn take_word(control: Control, record: String, body: String, word: Operato
     }
 }
 
+async fn archive(State(control): State<Control>) -> Response {
+    if let Some(bell) = &control.archive {
+        bell.notify_one();
+        return Json(Rung { archiving: true }).into_response();
+    }
+    let error = "it archives nothing: it was started without archive.path, or may sign nothing";
+    (StatusCode::CONFLICT, Json(Fault { error: error.to_owned() })).into_response()
+}
+
 /// Reaches the daemon that holds a book.
 pub struct ControlClient {
     socket: PathBuf,
@@ -365,6 +383,15 @@ impl ControlClient {
             serde_json::to_string(by).map_err(|error| ControlError::Refused(error.to_string()))?;
         let url = format!("http://settled/v1/jobs/{record}/{action}");
         self.exchange(self.http.post(url).body(body)).await
+    }
+
+    /// Has the daemon archive now what is old enough; it does not wait for the end of it.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn archive(&self) -> Result<(), ControlError> {
+        let _told: Rung = self.exchange(self.http.post("http://settled/v1/archive")).await?;
+        Ok(())
     }
 
     /// Asks the daemon which of its parts are ready.

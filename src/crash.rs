@@ -25,6 +25,10 @@ pub const POINTS: [&str; 18] = [
     "after_commit_of_published",
 ];
 
+/// The places of archiving, which no job passes.
+pub const ARCHIVE_POINTS: [&str; 3] =
+    ["archive_copied", "archive_committed", "after_commit_of_archive"];
+
 /// What asks for a crash: the name of a place, or `NAME:3` for the third time it is passed.
 #[cfg(debug_assertions)]
 const CRASH_AT: &str = "SETTLED_CRASH_AT";

@@ -134,6 +134,9 @@ pub struct Metrics {
     overdrawn: Counter,
     comparisons: Comparisons,
     log_bytes: Gauge,
+    archived_jobs: Counter,
+    archive_failures: Counter,
+    archived_at: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
 /// Reasons for which the sender can be stopped, for the gauge that has a line for each.
@@ -182,6 +185,9 @@ impl Metrics {
             overdrawn: Counter::default(),
             comparisons: Comparisons::default(),
             log_bytes: Gauge::default(),
+            archived_jobs: Counter::default(),
+            archive_failures: Counter::default(),
+            archived_at: Gauge::default(),
         };
         metrics.register();
         metrics.touch_known_labels();
@@ -217,6 +223,13 @@ impl Metrics {
         registry.register("balances_overdrawn", help, self.overdrawn.clone());
         let help = "Length of the write-ahead log beside the database, as last looked at";
         registry.register_with_unit("store_log", help, Unit::Bytes, self.log_bytes.clone());
+        let help = "Jobs whose history went into the archive";
+        registry.register("archived_jobs", help, self.archived_jobs.clone());
+        let help = "Times that history could not go into the archive; the book keeps it";
+        registry.register("archive_failures", help, self.archive_failures.clone());
+        let help = "When everything that is old enough had last gone into the archive";
+        let metric = self.archived_at.clone();
+        registry.register_with_unit("archive_last_run_timestamp", help, Unit::Seconds, metric);
         let help = "Commands that shared a commit";
         registry.register("writer_batch_commands", help, self.batch_commands.clone());
         let help = "From the first row of a batch to its commit";
@@ -330,6 +343,22 @@ impl Metrics {
     /// How long the log beside the database is.
     pub fn log_is(&self, bytes: u64) {
         self.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Jobs whose history went into the archive.
+    pub fn archived(&self, jobs: usize) {
+        self.archived_jobs.inc_by(u64::try_from(jobs).unwrap_or(u64::MAX));
+    }
+
+    /// Everything that is old enough is in the archive.
+    pub fn archived_all(&self, now: TimestampMs) {
+        let since_epoch = now.since(TimestampMs::from_millis(0));
+        self.archived_at.set(since_epoch.as_secs_f64());
+    }
+
+    /// History could not go into the archive.
+    pub fn archive_failed(&self) {
+        self.archive_failures.inc();
     }
 
     /// A batch that was committed.

@@ -11,8 +11,8 @@
 //! | [`confirm`] | what an answer or a read means for job, money and announcement | the writer |
 //! | [`announce`] | publishes outcomes and dead letters from the outbox | its own loop |
 //!
-//! and [`send_on`], for a parked job that an operator lets go on, and [`approve`], for one that waits for
-//! an operator's word.
+//! and [`send_on`], for a parked job that an operator lets go on, [`approve`], for one that waits for an
+//! operator's word, and [`archive`], for what happened to jobs that are over for long.
 //!
 //! The steps that act in the writer are plain functions on a [`crate::store::work::Work`]; what they
 //! do is true once the writer has committed it. The loops share only the database and wake-ups
@@ -23,6 +23,7 @@
 
 pub mod announce;
 pub mod approve;
+pub mod archive;
 pub mod budget;
 pub mod confirm;
 pub mod decide;

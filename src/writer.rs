@@ -44,6 +44,7 @@ use crate::{
     signer::SigningKey,
     store::{
         Mark, OpenedBook, StoreError,
+        archive::Removal,
         runs::FinishedRun,
         work::{BadMessage, BookEventOutcome, Counters},
     },
@@ -172,6 +173,14 @@ impl WriterHandle {
     /// [`WriterGone`].
     pub async fn send_on(&self, record: RecordId, by: Operator) -> Result<SentOn, WriterGone> {
         self.ask(|answer| Command::SendOn { record, by, answer }).await
+    }
+
+    /// Removes rows that are in an archive, all of them or, if anything is not as it was copied, none.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn archive(&self, removal: Removal) -> Result<Result<(), String>, WriterGone> {
+        self.ask(|answer| Command::Archive { removal: Box::new(removal), answer }).await
     }
 
     /// Carries out an operator's word about a job that waits for one; if the book cannot hold what

@@ -17,6 +17,8 @@
 //! | an adopted job names the record instead of the exchange's id of it (`domain::adopt`) | 2 of `reconcile` |
 //! | what is on its way explains nothing (`domain::difference`) | `reconcile` |
 //! | balances are not compared (`compare::reconcile`) | `reconcile` |
+//! | the book does not note which row numbers went into an archive (`store::flush`) | 2 of `archive` |
+//! | rows are removed without a comparison with what was copied (`store::archive`) | 1 of `archive` |
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
@@ -30,6 +32,8 @@
 )]
 
 mod architecture;
+mod archive;
+mod backup;
 mod bad_messages;
 mod broker_faults;
 mod chaos;

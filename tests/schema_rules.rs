@@ -352,3 +352,55 @@ fn every_column_says_what_it_is() {
     }
     assert!(columns > 80, "only {columns} columns were found");
 }
+
+#[tokio::test]
+async fn rows_go_only_once_it_is_written_down_in_which_archive_they_are() {
+    let mut book = book().await;
+    book.job(1, State::Confirmed).await;
+    book.job(2, State::Decided).await;
+    book.decision(1).await;
+    let ended = attempt(1, 1, 1, "cleared", "n-1");
+    book.must(&format!(
+        "{ended}
+         UPDATE attempts SET result = 'accepted', finished_at_ms = 2;
+         INSERT INTO messages VALUES (1, 'raw');
+         INSERT INTO job_events VALUES (1, 1, 1, 'parked', '{{}}');
+         INSERT INTO transfers VALUES (1, 1, NULL, 'pending', 1, 2, '5', 1);
+         INSERT INTO transfers VALUES (2, NULL, 1, 'adjusted', 1, 2, '5', 1);
+         INSERT INTO outbox VALUES (1, 'outcome', 1, NULL, '{ID}', 'k', '{{}}', 1, NULL);
+         INSERT INTO archives VALUES (1, '{ID}', 1, '/archive.db', 4, 4, 4, 4);"
+    ))
+    .await;
+    let moved = ["messages", "attempts", "transfers", "job_events", "outbox"];
+    for table in moved {
+        let said = book.refuses(&format!("DELETE FROM {table} WHERE job_seq = 1")).await;
+        assert!(said.contains("never removed"), "{table}: {said}");
+    }
+    // Not before its outcome is published, and never one that is open.
+    for job in [1, 2] {
+        let archive = format!("INSERT INTO archived_jobs VALUES ({job}, 1, 5)");
+        let said = book.refuses(&archive).await;
+        assert!(said.contains("only a final job"), "{said}");
+    }
+    book.must("UPDATE outbox SET published_at_ms = 3").await;
+    book.refuses("INSERT INTO archived_jobs VALUES (1, 2, 5)").await;
+    book.must("INSERT INTO archived_jobs VALUES (1, 1, 5)").await;
+    for table in moved {
+        book.must(&format!("DELETE FROM {table} WHERE job_seq = 1")).await;
+    }
+    for (sql, expected) in [
+        ("DELETE FROM transfers", "a movement is never removed"),
+        ("DELETE FROM decisions", "a decision is never removed"),
+        ("DELETE FROM jobs WHERE job_seq = 1", "a job is never removed"),
+        ("UPDATE jobs SET state_since_ms = 9 WHERE job_seq = 1", "a final job never changes"),
+        ("DELETE FROM archived_jobs", "never forgotten"),
+        ("UPDATE archived_jobs SET archived_at_ms = 9", "never changes"),
+        ("DELETE FROM archives", "never removed"),
+        ("UPDATE archives SET begun_at_ms = 9", "never changes"),
+        ("UPDATE archives SET attempt_seq = 3", "never given twice"),
+        ("UPDATE archives SET outbox_seq = 3", "never given twice"),
+    ] {
+        let said = book.refuses(sql).await;
+        assert!(said.contains(expected), "{sql}: {said}");
+    }
+}

@@ -25,6 +25,7 @@ use crate::{
     pipeline::send_on::Operator,
     store::{
         Mark,
+        archive::open_history,
         lock::BookLock,
         mark::{Marked, Standing},
         open_readers, open_writer,
@@ -268,7 +269,8 @@ pub(super) fn balances(holdings: &[crate::store::query::Holding]) -> comfy_table
 }
 
 async fn verify(config: &Config, json: bool) -> anyhow::Result<()> {
-    let readers = open_readers(&config.store.path).await?;
+    let readers = open_history(&config.store.path).await?;
+    readers.has_all_archives()?;
     let found = readers.verify().await?;
     if json {
         output::json(&found)?;

@@ -16,6 +16,7 @@ use crate::{
     signer::SigningKey,
     store::{
         Mark,
+        archive::open_history,
         lock::{BookLock, LockError, socket_path},
         mark::Standing,
         open_readers,
@@ -157,8 +158,11 @@ async fn book(config: &Config) -> Vec<Finding> {
         Err(error) => Finding::Bad(error.to_string()),
     }];
     findings.extend(mark(config).await);
-    let verified = match open_readers(path).await {
-        Ok(readers) => readers.verify().await,
+    let verified = match open_history(path).await {
+        Ok(readers) => match readers.has_all_archives() {
+            Ok(()) => readers.verify().await,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     findings.push(match verified {

@@ -18,7 +18,7 @@ use crate::{
         ids::RecordId,
     },
     operator, signer,
-    store::open_readers,
+    store::archive::open_history,
 };
 
 /// Largest evidence that is read, in bytes.
@@ -30,7 +30,7 @@ pub(super) async fn export(
     id: RecordId,
     file: Option<&Path>,
 ) -> anyhow::Result<()> {
-    let readers = open_readers(&config.store.path).await?;
+    let readers = open_history(&config.store.path).await?;
     let evidence = operator::evidence::evidence(&readers, id, SystemClock.now())
         .await?
         .with_context(|| format!("there is no job about record {id}"))?;

@@ -19,6 +19,7 @@ use crate::{
         send_on::{Operator, SentOn},
     },
     store::{
+        archive::open_history,
         open_readers,
         query::{JobFilter, JobLine},
     },
@@ -285,7 +286,7 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
         }
         JobsCommand::Show { id, json } => {
             let id: RecordId = id.parse().with_context(|| format!("{id:?}"))?;
-            let readers = open_readers(&config.store.path).await?;
+            let readers = open_history(&config.store.path).await?;
             let Some(view) = operator::job(&readers, id).await? else {
                 bail!("there is no job about record {id} in {}", config.store.path.display());
             };

@@ -9,7 +9,7 @@ use super::output;
 use crate::{
     config::Config,
     operator::audit::{self, Audit},
-    store::{open_readers, verify::Head},
+    store::{archive::open_history, verify::Head},
 };
 
 /// What to check, and against what.
@@ -50,7 +50,7 @@ pub(super) async fn run(
         Some(path) => path,
         None => load()?.store.path,
     };
-    let readers = open_readers(&path).await?;
+    let readers = open_history(&path).await?;
     let audit = audit::audit(&readers, arguments.known)
         .await
         .with_context(|| format!("{} cannot be verified", path.display()))?;
@@ -67,7 +67,7 @@ fn tell(audit: &Audit) -> anyhow::Result<()> {
     for fault in audit.faults() {
         output::line(format_args!("FAULT in the {fault}"))?;
     }
-    let Audit { file, balances, journal, signatures } = audit;
+    let Audit { file, balances, journal, signatures, archives } = audit;
     let verdict = |faults: u64| match faults {
         0 => "holds".to_owned(),
         1 => "1 fault".to_owned(),
@@ -97,6 +97,13 @@ fn tell(audit: &Audit) -> anyhow::Result<()> {
         format!("{} attempts", signatures.attempts),
         verdict(signatures.faults_count),
     ]);
+    if archives.archives > 0 {
+        table.add_row([
+            "archives".to_owned(),
+            format!("{} files with the rows of {} jobs", archives.archives, archives.jobs),
+            verdict(archives.faults_count),
+        ]);
+    }
     output::line(table)?;
     if let Some(head) = journal.head {
         output::line(format_args!(

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HttpConfig, LogConfig, LogFormat, OesConfig,
-    RetryConfig, ShutdownConfig, StoreConfig, WriterConfig,
+    ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HttpConfig, LogConfig,
+    LogFormat, OesConfig, RetryConfig, ShutdownConfig, StoreConfig, WriterConfig,
 };
 
 impl Default for StoreConfig {
@@ -76,6 +76,12 @@ impl Default for RetryConfig {
 impl Default for WriterConfig {
     fn default() -> Self {
         Self { batch_max: 256, queue_len_max: 1_024, lazy_ms: 250 }
+    }
+}
+
+impl Default for ArchiveConfig {
+    fn default() -> Self {
+        Self { path: None, after_days: 90, every_s: 3_600 }
     }
 }
 

@@ -121,11 +121,15 @@ pub enum Kind {
     Quarantine,
     /// What is published.
     Outbox,
+    /// Which archives there are.
+    Archives,
+    /// Which jobs stand in which archive.
+    ArchivedJobs,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are hashed.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Ledger,
         Self::SigningKeys,
         Self::Restores,
@@ -140,6 +144,8 @@ impl Kind {
         Self::Endings,
         Self::Quarantine,
         Self::Outbox,
+        Self::Archives,
+        Self::ArchivedJobs,
     ];
 
     /// One word for rows and hashes.
@@ -160,6 +166,8 @@ impl Kind {
             Self::Endings => "endings",
             Self::Quarantine => "quarantine",
             Self::Outbox => "outbox",
+            Self::Archives => "archives",
+            Self::ArchivedJobs => "archived_jobs",
         }
     }
 }

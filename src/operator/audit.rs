@@ -1,4 +1,4 @@
-//! Everything about a book that can be proved without asking anybody: that the file is whole, that its
+//! Everything about a book, read with its archives, that can be proved without asking anybody: that the file is whole, that its
 //! balances follow from its movements, that nothing sealed was touched, and that what was sent is what
 //! was signed and decided.
 
@@ -9,7 +9,9 @@ use crate::{
     signer,
     store::{
         Readers, StoreError,
-        verify::{FAULTS_LISTED_MAX, Head, JournalCheck, SignedAttempt, Verification},
+        verify::{
+            ArchivesCheck, FAULTS_LISTED_MAX, Head, JournalCheck, SignedAttempt, Verification,
+        },
     },
 };
 
@@ -28,6 +30,8 @@ pub struct Audit {
     pub journal: JournalCheck,
     /// Signatures.
     pub signatures: SignatureCheck,
+    /// The archives that were read with the book.
+    pub archives: ArchivesCheck,
 }
 
 /// What a check of the signatures found.
@@ -50,6 +54,7 @@ impl Audit {
             && self.balances.holds()
             && self.journal.faults_count == 0
             && self.signatures.faults_count == 0
+            && self.archives.faults_count == 0
     }
 
     /// What is wrong, a line for each.
@@ -62,6 +67,7 @@ impl Audit {
             named("balances", &self.balances.faults),
             named("journal", &self.journal.faults),
             named("signatures", &self.signatures.faults),
+            named("archives", &self.archives.faults),
         ]
         .into_iter()
         .flatten()
@@ -71,9 +77,11 @@ impl Audit {
 /// Checks a book. `known` is a link of its journal that was noted elsewhere.
 ///
 /// # Errors
-/// [`StoreError`] when the book cannot be read.
+/// [`StoreError`] when the book or one of its archives cannot be read.
 pub async fn audit(readers: &Readers, known: Option<Head>) -> Result<Audit, StoreError> {
+    readers.has_all_archives()?;
     Ok(Audit {
+        archives: readers.check_archives().await?,
         file: readers.integrity_faults().await?,
         journal: readers.check_journal(known).await?,
         balances: readers.verify().await?,

@@ -22,6 +22,8 @@ pub struct Wake {
     pub resolve: Arc<Notify>,
     /// A message waits in the outbox.
     pub announce: Arc<Notify>,
+    /// Old history is to go into the archive now.
+    pub archive: Arc<Notify>,
 }
 
 /// Why a rest ended.

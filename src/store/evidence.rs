@@ -59,6 +59,7 @@ impl Readers {
         .await
         .while_doing(READING)?;
         let Some(row) = row else { return Ok(None) };
+        self.is_whole(JobSeq::from(row.job_seq)).await?;
         let (mine, times) = rows_of(&mut transaction, JobSeq::from(row.job_seq)).await?;
         let times: Vec<i64> = times.into_iter().collect();
         let mut seals = Vec::new();

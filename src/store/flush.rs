@@ -3,6 +3,7 @@
 //! Each statement takes its rows as one JSON array and must change exactly as many rows as the array
 //! has; updates are guarded by what was read. Anything else rolls the whole batch back.
 
+mod archive;
 mod book;
 mod jobs;
 mod messages;
@@ -43,7 +44,8 @@ pub(super) async fn flush(
     messages::outbox(connection, work).await?;
     messages::published(connection, work).await?;
     super::runs::flush(connection, work).await?;
-    jobs::job_counts(connection, work).await
+    jobs::job_counts(connection, work).await?;
+    archive::remove(connection, work).await
 }
 
 pub(super) fn array(rows: Vec<Value>) -> (usize, String) {

@@ -24,7 +24,7 @@ const READING: &str = "reading what was sealed";
 const LINE_BREAK: char = '\n';
 
 /// How the rows of a kind are written down. What is left out changes later: a job's progress, the count
-/// of a quarantined message, whether an announcement is published.
+/// of a quarantined message, whether an announcement is published, where an archive is.
 struct Form {
     from: &'static str,
     number: &'static str,
@@ -91,6 +91,8 @@ const fn form(kind: Kind) -> Form {
             "outbox_seq",
             "outbox_seq, kind, job_seq, quarantine_seq, event_id, routing_key, body, created_at_ms",
         ),
+        Kind::Archives => ("archives", "archive_seq", "archive_seq, archive_uuid, begun_at_ms"),
+        Kind::ArchivedJobs => ("archived_jobs", "job_seq", "job_seq, archive_seq, archived_at_ms"),
     };
     Form { from, number, columns }
 }
@@ -99,11 +101,14 @@ const fn form(kind: Kind) -> Form {
 fn lines_of(kind: Kind) -> String {
     let Form { from, number, columns } = form(kind);
     let word = kind.as_str();
+    // A limit keeps SQLite from merging the two selects: it would read a table that is partly in
+    // archives from its begin to its end.
     format!(
-        "SELECT '{word}', count(*), group_concat(json_array({columns}), char(10) ORDER BY {number})
-         FROM (SELECT value ->> 0 AS first_of_span, value ->> 1 AS last_of_span
-               FROM json_each(?1, '$.{word}')) CROSS JOIN {from}
-         WHERE {number} BETWEEN first_of_span AND last_of_span"
+        "SELECT '{word}', count(*), group_concat(line, char(10) ORDER BY number)
+         FROM (SELECT {number} AS number, json_array({columns}) AS line
+               FROM (SELECT value ->> 0 AS first_of_span, value ->> 1 AS last_of_span
+                     FROM json_each(?1, '$.{word}')) CROSS JOIN {from}
+               WHERE {number} BETWEEN first_of_span AND last_of_span LIMIT -1)"
     )
 }
 
@@ -194,7 +199,9 @@ pub(super) async fn rows_there(
         | Kind::Attempts
         | Kind::JobEvents
         | Kind::Quarantine
-        | Kind::Outbox => (form(kind).from, "true"),
+        | Kind::Outbox
+        | Kind::Archives
+        | Kind::ArchivedJobs => (form(kind).from, "true"),
     };
     let sql = format!("SELECT count(*) FROM {table} WHERE {done}");
     let there: i64 =
@@ -313,6 +320,10 @@ pub(super) fn rows_of(work: &Work) -> SealedRows {
     rows.add(Kind::Quarantine, changes.quarantined.iter().map(|(seq, _)| seq.get()));
     let outcomes = changes.outcomes.iter().map(|(seq, _)| seq.get());
     rows.add(Kind::Outbox, outcomes.chain(changes.dead_letters.iter().map(|(seq, ..)| seq.get())));
+    if let Some(archiving) = &changes.archiving {
+        rows.add(Kind::Archives, archiving.archive.is_new.then_some(archiving.archive.seq));
+        rows.add(Kind::ArchivedJobs, archiving.jobs.iter().copied());
+    }
     rows
 }
 

@@ -27,18 +27,23 @@ const LOADING: &str = "reading the rows of a batch";
 impl Counters {
     /// The last row numbers in the book.
     pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Self, StoreError> {
+        // What stands in an archive has its number for ever.
         let row = sqlx::query!(
             r#"SELECT
                 (SELECT coalesce(max(job_seq), 0) FROM jobs) AS "job!: i64",
                 max((SELECT coalesce(max(attempt_seq), 0) FROM attempts),
+                    (SELECT coalesce(max(attempt_seq), 0) FROM archives),
                     (SELECT coalesce(max(mark_attempt), 0) FROM restores)) AS "attempt!: i64",
-                (SELECT max(accepted_at_ms) FROM restores) AS "restored_at_ms: i64",
+                (SELECT max(accepted_at_ms) FROM restores) AS "restored_at_ms?: i64",
                 (SELECT coalesce(max(account_seq), 0) FROM accounts) AS "account!: i64",
-                (SELECT coalesce(max(transfer_seq), 0) FROM transfers) AS "transfer!: i64",
+                max((SELECT coalesce(max(transfer_seq), 0) FROM transfers),
+                    (SELECT coalesce(max(transfer_seq), 0) FROM archives)) AS "transfer!: i64",
                 (SELECT coalesce(max(event_seq), 0) FROM book_events) AS "book_event!: i64",
-                (SELECT coalesce(max(event_seq), 0) FROM job_events) AS "job_event!: i64",
+                max((SELECT coalesce(max(event_seq), 0) FROM job_events),
+                    (SELECT coalesce(max(job_event_seq), 0) FROM archives)) AS "job_event!: i64",
                 (SELECT coalesce(max(quarantine_seq), 0) FROM quarantine) AS "quarantine!: i64",
-                (SELECT coalesce(max(outbox_seq), 0) FROM outbox) AS "outbox!: i64""#
+                max((SELECT coalesce(max(outbox_seq), 0) FROM outbox),
+                    (SELECT coalesce(max(outbox_seq), 0) FROM archives)) AS "outbox!: i64""#
         )
         .fetch_one(connection)
         .await

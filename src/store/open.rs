@@ -4,7 +4,8 @@ use std::{
     fs::{self, OpenOptions},
     io,
     os::unix::fs::FileExt as _,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
+    archive::MissingArchive,
     error::{StoreError, While as _, classify},
     journal::{self, seal},
     log::LogWatch,
@@ -32,10 +34,10 @@ const SQLITE_VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Read connections; reads are short.
-const READERS_MAX: u32 = 4;
+pub(super) const READERS_MAX: u32 = 4;
 
 /// Longest wait for a free read connection.
-const READER_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const READER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Size to which a reset WAL file is cut, in bytes.
 const WAL_BYTES_KEPT: u32 = 64 * 1_024 * 1_024;
@@ -56,6 +58,9 @@ pub struct WriteConnection {
 #[derive(Clone, Debug)]
 pub struct Readers {
     pub(super) pool: SqlitePool,
+    /// The archives that are read with the book; see `archive::open_history`.
+    pub(super) archives: Arc<[(i64, PathBuf)]>,
+    pub(super) missing: Arc<[MissingArchive]>,
 }
 
 impl Readers {
@@ -76,7 +81,7 @@ pub struct OpenedBook {
     pub ledger_uuid: Uuid,
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(BUSY_TIMEOUT)
@@ -159,7 +164,7 @@ pub async fn open_readers(path: &Path) -> Result<Readers, StoreError> {
     check_version(&mut connection).await?;
     check_migrated(&mut connection, path).await?;
     drop(connection);
-    Ok(Readers { pool })
+    Ok(Readers { pool, archives: [].into(), missing: [].into() })
 }
 
 /// Writes what is in the write-ahead log to it once more, and syncs it.

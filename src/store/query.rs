@@ -10,6 +10,7 @@ use super::{
 };
 use crate::domain::{decision::Outcome, ids::OutboxSeq, job::JobType, time::TimestampMs};
 
+mod archive;
 mod book;
 mod compare;
 mod due;
@@ -17,6 +18,7 @@ mod jobs;
 mod settings;
 mod timeline;
 
+pub use archive::Archivable;
 pub use book::Holding;
 pub use compare::QuarantinedMessage;
 pub use due::ReadTarget;
@@ -128,6 +130,7 @@ impl Readers {
         let row = sqlx::query!(
             r#"SELECT ledger_uuid,
                 max((SELECT coalesce(max(attempt_seq), 0) FROM attempts),
+                    (SELECT coalesce(max(attempt_seq), 0) FROM archives),
                     (SELECT coalesce(max(mark_attempt), 0) FROM restores)) AS "attempt!: i64"
                FROM ledger"#
         )

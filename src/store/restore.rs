@@ -55,7 +55,9 @@ impl OpenedBook {
         .while_doing(ACCEPTING)?;
         let notes = sqlx::query!(
             r#"INSERT INTO job_events (event_seq, job_seq, at_ms, kind, detail)
-             SELECT (SELECT coalesce(max(event_seq), 0) FROM job_events) + row_number() OVER (),
+             SELECT max((SELECT coalesce(max(event_seq), 0) FROM job_events),
+                        (SELECT coalesce(max(job_event_seq), 0) FROM archives))
+                    + row_number() OVER (),
                     job_seq, ?1, 'parked', json_object('reason', 'predates_restore')
              FROM jobs WHERE final_outcome IS NULL AND (state = 'received'
                  OR (state = 'parked' AND state_reason = 'needs_approval'))

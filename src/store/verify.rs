@@ -21,9 +21,11 @@ use crate::domain::{
     ledger::{self, AccountKind, AccountTotals, Phase},
 };
 
+mod archives;
 mod attempts;
 mod journal;
 
+pub use archives::ArchivesCheck;
 pub use attempts::SignedAttempt;
 pub use journal::{Head, JournalCheck};
 

@@ -21,6 +21,7 @@ pub use changes::{
 };
 pub(super) use sums::daily_key;
 
+use super::archive::Removal;
 use super::runs::FinishedRun;
 use crate::domain::{
     amount::{AmountError, Balance},
@@ -397,6 +398,13 @@ impl Work {
     pub fn note(&mut self, job: JobSeq, kind: JobEventKind, detail: &Value) {
         let seq = next(&mut self.counters.job_event);
         self.changes.job_events.push(NewJobEvent { seq, job, kind, detail: detail.to_string() });
+    }
+
+    /// Removes rows that are in an archive. One archiving fits into a batch: answers whether it does.
+    pub fn archive(&mut self, removal: Removal) -> bool {
+        let fits = self.changes.archiving.is_none();
+        self.changes.archiving.get_or_insert(removal);
+        fits
     }
 
     /// Writes a comparison with OES down.

@@ -101,6 +101,10 @@ impl Act<'_> {
             Command::SendOn { record, by, .. } => {
                 Ok(Done::SentOn(send_on::send_on(self.work, *record, by)?))
             }
+            Command::Archive { removal, .. } => {
+                let fits = self.work.archive(removal.as_ref().clone());
+                Ok(Done::Archived(fits.then_some(()).ok_or_else(|| "one at a time".to_owned())))
+            }
             Command::Approve { record, word, by, .. } => {
                 Ok(Done::Approved(self.approve(*record, *word, by)?))
             }

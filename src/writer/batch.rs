@@ -248,6 +248,9 @@ impl Writer {
                 self.wake.resolve.notify_one();
                 let _waiting = answer.send(sent_on);
             }
+            (Command::Archive { answer, .. }, Done::Archived(told)) => {
+                let _waiting = answer.send(told);
+            }
             (Command::Approve { answer, .. }, Done::Approved(approval)) => {
                 self.wake.send.notify_one();
                 let _waiting = answer.send(Ok(approval));
@@ -266,6 +269,7 @@ impl Writer {
                 | Command::DecideDue { .. }
                 | Command::ApplyBook { .. }
                 | Command::SendOn { .. }
+                | Command::Archive { .. }
                 | Command::Approve { .. }
                 | Command::Published { .. }
                 | Command::Park { .. },
@@ -321,7 +325,7 @@ impl Writer {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
-            Command::NoteRun { answer, .. } => {
+            Command::Archive { answer, .. } | Command::NoteRun { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }

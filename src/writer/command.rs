@@ -20,6 +20,7 @@ use crate::{
         send_on::{Operator, SentOn},
         sign::PreparedAttempt,
     },
+    store::archive::Removal,
     store::runs::FinishedRun,
     store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
 };
@@ -54,6 +55,8 @@ pub(super) enum Command {
     },
     /// A parked job that an operator lets go on.
     SendOn { record: RecordId, by: Operator, answer: oneshot::Sender<SentOn> },
+    /// Rows that are in an archive now, to be removed from the book.
+    Archive { removal: Box<Removal>, answer: oneshot::Sender<Result<(), String>> },
     /// An operator's word about a job that waits for one.
     Approve {
         record: RecordId,
@@ -82,6 +85,8 @@ pub(super) enum Done {
     Book(Vec<BookEventOutcome>),
     /// A job goes on or does not.
     SentOn(SentOn),
+    /// Rows were removed, or not, because another command of the batch removed some.
+    Archived(Result<(), String>),
     /// An operator's word was carried out or not.
     Approved(Approval),
     /// Nothing that needs telling.
@@ -106,6 +111,7 @@ impl Command {
             Self::Published { .. } => "published",
             Self::ApplyBook { .. } => "apply_book",
             Self::SendOn { .. } => "send_on",
+            Self::Archive { .. } => "archive",
             Self::Approve { .. } => "approve",
             Self::NoteRun { .. } => "note_run",
             Self::StopPreparing { .. } => "stop_preparing",
@@ -122,6 +128,7 @@ impl Command {
             Self::Finish { .. } => "after_commit_of_finish",
             Self::SettleReads { .. } => "after_commit_of_settle_reads",
             Self::Published { .. } => "after_commit_of_published",
+            Self::Archive { .. } => "after_commit_of_archive",
             Self::ApplyBook { .. }
             | Self::SendOn { .. }
             | Self::Approve { .. }
@@ -169,7 +176,11 @@ impl Command {
                     add_book_needs(event, needs);
                 }
             }
-            Self::Published { .. } | Self::NoteRun { .. } | Self::StopPreparing { .. } => {}
+            // Jobs that are over are removed as they were copied.
+            Self::Published { .. }
+            | Self::Archive { .. }
+            | Self::NoteRun { .. }
+            | Self::StopPreparing { .. } => {}
         }
     }
 }

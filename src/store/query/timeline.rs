@@ -166,6 +166,7 @@ impl Readers {
         let Some(row) = row else { return Ok(None) };
         let job = row.into_job()?;
         let seq = job.seq;
+        self.is_whole(seq).await?;
         let raw_message = message(&mut transaction, seq).await?;
         let decision = decision(&mut transaction, seq).await?;
         let attempts = attempts(&mut transaction, seq).await?;

@@ -17,6 +17,7 @@ use crate::domain::{
     message::Refusal,
     payload::{Nonce, Signature},
 };
+use crate::store::archive::Removal;
 use crate::store::runs::FinishedRun;
 
 /// What a batch needs to see.
@@ -235,6 +236,8 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) book_events: Vec<NewBookEvent>,
     pub(in crate::store) connections: BTreeMap<ConnectionId, BookEventSeq>,
     pub(in crate::store) currencies: BTreeMap<CurrencyCode, BookEventSeq>,
+    /// Rows that are removed, because they are in an archive.
+    pub(in crate::store) archiving: Option<Removal>,
     pub(in crate::store) connection_caps: BTreeMap<(ConnectionId, CurrencyCode), BookEventSeq>,
     pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
     pub(in crate::store) runs: Vec<FinishedRun>,
