@@ -217,6 +217,12 @@ async fn rows_that_are_added_or_change_places_are_found() {
         "INSERT INTO transfers SELECT transfer_seq + 1, NULL, 1, 'adjusted', debit_account,
              credit_account, '1', booked_at_ms FROM transfers ORDER BY transfer_seq DESC LIMIT 1",
         "INSERT INTO job_events SELECT 1000, 1, 1, 'parked', '{}'",
+        // What was fed is shown otherwise.
+        "UPDATE connections SET active = 1 - active",
+        "UPDATE connections SET partners_client_id = partners_client_id || 'x'",
+        "UPDATE currencies SET quantity_max = quantity_max || '0'",
+        "UPDATE currencies SET approval_above = '5'",
+        "DELETE FROM currencies",
         // The last seal goes, with nothing else.
         "DELETE FROM journal WHERE commit_seq = (SELECT max(commit_seq) FROM journal)",
         // Two seals change places.

@@ -89,6 +89,14 @@ impl OpenedBook {
         .execute(&mut *transaction)
         .await
         .while_doing(ACCEPTING)?;
+        // What was read before this restore says nothing about what was decided and is lost with it.
+        sqlx::query!(
+            "UPDATE jobs SET verified_at_ms = NULL
+             WHERE final_outcome IS NULL AND outcome IS NULL AND verified_at_ms IS NOT NULL"
+        )
+        .execute(&mut *transaction)
+        .await
+        .while_doing(ACCEPTING)?;
         let mut added = journal::rows(Kind::Restores, [restore.restore_seq]);
         added.add(Kind::JobEvents, notes.iter().map(|note| note.event_seq));
         seal(&mut transaction, by.at, added).await?;

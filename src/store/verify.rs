@@ -23,6 +23,7 @@ use crate::domain::{
 
 mod archives;
 mod attempts;
+mod facts;
 mod journal;
 
 pub use archives::ArchivesCheck;
@@ -93,6 +94,7 @@ impl Readers {
         verify_counts(&mut transaction, &mut found).await?;
         sums::verify_currency_totals(&mut transaction, &mut found).await?;
         sums::verify_daily(&mut transaction, &mut found).await?;
+        facts::verify_facts(&mut transaction, &mut found).await?;
         Ok(found)
     }
 }
