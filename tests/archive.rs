@@ -119,6 +119,7 @@ async fn what_went_into_the_archive_is_shown_proved_and_known_as_before() {
 
     for (record, before) in records.iter().zip(&before) {
         assert_eq!(shown(&world, record).await, *before);
+        world.must_run(&["jobs", "explain", &record.id.to_string()]).await;
         let file = world.path(&format!("{}.json", record.id));
         let file = file.to_str().unwrap();
         world.must_run(&["jobs", "evidence", &record.id.to_string(), "--out", file]).await;
@@ -241,6 +242,7 @@ async fn a_missing_archive_is_named_and_its_return_makes_the_book_whole() {
     let id = records[0].id.to_string();
     for arguments in [
         &["jobs", "show", &id][..],
+        &["jobs", "explain", &id],
         &["jobs", "evidence", &id],
         &["book", "verify"],
         &["verify"],

@@ -150,7 +150,7 @@ async fn explain(
         AgainstArgument::Then => Against::Then,
         AgainstArgument::Now => Against::Now,
     };
-    let readers = open_readers(&config.store.path).await?;
+    let readers = open_history(&config.store.path).await?;
     let explained = explain::explain(&readers, id, against, SystemClock.now()).await?;
     if json {
         return output::json(&explained);
