@@ -208,13 +208,14 @@ CREATE TABLE attempts (
 CREATE UNIQUE INDEX attempts_one_open ON attempts (job_seq) WHERE result IS NULL;
 
 -- What happened to a job that no other table tells: reads that moved it, why it was parked, who sent it
--- on, and who approved or refused it. Never changed.
+-- on, who approved or refused it, and who said how it ended at OES. Never changed.
 CREATE TABLE job_events (
     event_seq INTEGER NOT NULL PRIMARY KEY,                       -- order of happening
     job_seq   INTEGER NOT NULL REFERENCES jobs,                   -- to which job
     at_ms     INTEGER NOT NULL,                                   -- when
     kind      TEXT    NOT NULL CHECK (kind IN (
-                  'read_back', 'parked', 'sent_on', 'approved', 'refused')), -- what
+                  'read_back', 'parked', 'sent_on', 'approved', 'refused', 'end_proposed',
+                  'end_confirmed')),                              -- what
     detail    TEXT    NOT NULL CHECK (json_valid(detail))         -- more of it
 ) STRICT;
 

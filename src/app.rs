@@ -13,10 +13,11 @@ use crate::{
     clock::Clock,
     compare::{self, Desk, ask::Asker},
     config::{BrokerConfig, Config},
-    control::{self, Control},
+    control,
     health::{Checks, Health},
     metrics::Metrics,
     oes::OesClient,
+    operator::operations::Operations,
     pipeline::{
         announce::Announcer,
         archive::Archiver,
@@ -32,7 +33,7 @@ use crate::{
         lock::{BookLock, socket_path},
         open_readers, open_writer,
     },
-    web::Web,
+    web::{Web, api::Api, auth::Tokens},
     writer::{Signing, Writer, WriterHandle, WriterParts},
 };
 
@@ -144,6 +145,7 @@ impl App {
             mark,
             limits: config.retry.limits(),
             connection_grace: Duration::from_secs(config.decide.unknown_connection_grace_s),
+            close_within: Duration::from_secs(config.operator.confirm_within_s),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
             lazy: Duration::from_millis(config.writer.lazy_ms),
@@ -158,20 +160,11 @@ impl App {
             readers: readers.clone(),
             budget: Arc::clone(&budget),
             signer_fault,
+            switches: handle.switches(),
             clock: Arc::clone(&clock),
         };
-        let mut app = Self {
-            parts: Vec::new(),
-            tracker: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            stop_last: CancellationToken::new(),
-            writer: Some(handle.clone()),
-            readers: readers.clone(),
-            http_address,
-            grace: Duration::from_secs(config.shutdown.grace_s),
-            failed_ending: None,
-            _lock: lock,
-        };
+        let grace = Duration::from_secs(config.shutdown.grace_s);
+        let mut app = Self::new(lock, handle.clone(), readers.clone(), http_address, grace);
         app.spawn("writer", Stage::Writing, {
             let health = Arc::clone(&health);
             async move {
@@ -186,6 +179,28 @@ impl App {
         app.spawn_broker_side(&material);
         app.spawn_oes_side(&material, sending);
         Ok(app)
+    }
+
+    /// A daemon that has no parts yet.
+    fn new(
+        lock: BookLock,
+        writer: WriterHandle,
+        readers: Readers,
+        http_address: SocketAddr,
+        grace: Duration,
+    ) -> Self {
+        Self {
+            parts: Vec::new(),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            stop_last: CancellationToken::new(),
+            writer: Some(writer),
+            readers,
+            http_address,
+            grace,
+            failed_ending: None,
+            _lock: lock,
+        }
     }
 
     fn spawn(
@@ -204,34 +219,43 @@ impl App {
         http: TcpListener,
         checks: Checks,
     ) -> anyhow::Result<()> {
-        let web = Web { checks: checks.clone(), metrics: Arc::clone(&material.metrics) };
+        let tokens = match &material.config.http.tokens_file {
+            Some(path) => Some(Arc::new(Tokens::open(path)?)),
+            None => None,
+        };
+        let archives = material.config.archive.path.is_some() && checks.signer_fault.is_none();
+        let desk = Arc::new(material.desk());
+        let api = Api {
+            book: material.config.store.path.clone(),
+            operations: Operations {
+                readers: material.readers.clone(),
+                writer: material.writer.clone(),
+                desk: Some(Arc::clone(&desk)),
+            },
+            checks: checks.clone(),
+            desk: Arc::clone(&desk),
+            archive: archives.then(|| Arc::clone(&material.wake.archive)),
+            trusts_names: tokens.is_none(),
+            stop: self.stop.clone(),
+            clock: Arc::clone(&material.clock),
+        };
+        let served = tokens.clone().map(|tokens| (api.clone(), tokens));
+        let web = Web { checks, metrics: Arc::clone(&material.metrics), api: served };
         let stop = self.stop_last.clone();
         self.spawn("web", Stage::Serving, async move { Ok(web.serve(http, stop).await?) });
 
         let path = socket_path(&material.config.store.path)?;
         let listener = control::listen(&path)
             .with_context(|| format!("cannot make the control socket {}", path.display()))?;
-        let archives = material.config.archive.path.is_some() && checks.signer_fault.is_none();
-        let archive = archives.then(|| Arc::clone(&material.wake.archive));
-        let desk = Arc::new(material.desk());
-        let control = Control {
-            writer: material.writer.clone(),
-            checks,
-            desk: Arc::clone(&desk),
-            archive,
-            stop: self.stop.clone(),
-        };
         let (config, stop) = (material.config.clone(), self.stop.clone());
         self.spawn("schedule", Stage::Intake, async move {
             Ok(compare::schedule::run(desk, config, stop).await?)
         });
         // It can change the book, so it ends with what brings new work in.
         let stop = self.stop.clone();
-        self.spawn(
-            "control",
-            Stage::Intake,
-            async move { Ok(control.serve(listener, stop).await?) },
-        );
+        self.spawn("control", Stage::Intake, async move {
+            Ok(control::serve(api, tokens, listener, stop).await?)
+        });
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and which room answers.
 
+mod actions;
 mod archive;
 mod backup;
 mod book;
@@ -9,20 +10,23 @@ mod evidence;
 mod jobs;
 mod key;
 mod output;
+mod quarantine;
 mod reconcile;
 mod run;
 mod sandbox;
 mod status;
+mod switch;
 mod sync;
 mod target;
+mod token;
 mod topology;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::{config::Config, control::Caller, secret_file};
 
 /// The settlement worker of an exchange partner of BitGo's off-exchange settlement (OES).
 ///
@@ -35,6 +39,10 @@ pub struct Cli {
     /// `SETTLED__SECTION__KEY` overrides `section.key`.
     #[arg(long, short, global = true, env = "SETTLED_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// A file with your token of `http.tokens_file`: it proves to the daemon who you are. Without it, the name
+    /// that you are logged in with is taken.
+    #[arg(long, global = true, env = "SETTLED_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,6 +64,11 @@ enum Command {
     /// Look at jobs.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Look at messages that could not act, and put them back in.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
+    Actions(actions::ActionsArgs),
+    Switch(switch::SwitchArgs),
     /// Look at the book and bring facts into it.
     #[command(subcommand)]
     Book(book::BookCommand),
@@ -78,6 +91,9 @@ enum Command {
     /// Look at the signing key and sign with it.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Make tokens for the API.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Stand in for OES: serve its routes, play a client, make things go wrong.
     Sandbox(Box<sandbox::SandboxArgs>),
     /// Show the worker at work: a sandbox, the daemon, clients that allocate and deallocate, repeated
@@ -103,6 +119,15 @@ const FAILED: u8 = 1;
 /// The exit code of a comparison that could not be done.
 const NOT_DONE: u8 = 2;
 
+/// Who asks, as far as the system knows: the user's number, and the name they go by; and their token.
+fn caller(token_file: Option<&Path>) -> anyhow::Result<Caller> {
+    let name = ["SUDO_USER", "USER"].into_iter().find_map(|name| std::env::var(name).ok());
+    let uid = rustix::process::getuid().as_raw();
+    let who = name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"));
+    let token = token_file.map(secret_file::read).transpose()?;
+    Ok(Caller { who, token })
+}
+
 /// Carries out a command line.
 ///
 /// # Errors
@@ -111,19 +136,24 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     // Whatever a command makes is its owner's only: database, lock, socket.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let load = || Config::load(cli.config.as_deref());
+    let caller = caller(cli.token_file.as_deref())?;
     match cli.command {
         Command::Run => run::run(load()?).await,
         Command::Topology => topology::run(&load()?).await,
         Command::Doctor => doctor::run(cli.config.as_deref()).await,
-        Command::Status { json } => status::run(&load()?, json).await,
-        Command::Jobs(command) => jobs::run(&load()?, command).await,
-        Command::Book(command) => book::run(&load()?, command).await,
+        Command::Status { json } => status::run(&load()?, &caller, json).await,
+        Command::Jobs(command) => jobs::run(&load()?, &caller, command).await,
+        Command::Quarantine(command) => quarantine::run(&load()?, &caller, command).await,
+        Command::Actions(arguments) => actions::run(&load()?, arguments).await,
+        Command::Switch(arguments) => switch::run(&load()?, &caller, &arguments).await,
+        Command::Token(command) => token::run(command),
+        Command::Book(command) => book::run(&load()?, &caller, command).await,
         Command::Reconcile(arguments) => {
             let config = load().map_err(|error| anyhow::Error::from(error).context(NotDone))?;
-            reconcile::run(&config, &arguments).await
+            reconcile::run(&config, &caller, &arguments).await
         }
         Command::Verify(arguments) => verify::run(|| Ok(load()?), arguments).await,
-        Command::Archive => archive::run(&load()?).await,
+        Command::Archive => archive::run(&load()?, &caller).await,
         Command::Backup(arguments) => backup::run(&load()?, &arguments).await,
         Command::Key(command) => key::run(load, command),
         Command::Sandbox(arguments) => sandbox::run(load, *arguments).await,

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     clock::Clock,
-    domain::paging::PagingError,
+    domain::{difference::ShownJob, ids::RecordId, paging::PagingError, record::OesRecord},
     metrics::Metrics,
     oes::ReadError,
     store::{Readers, StoreError},
@@ -80,4 +80,17 @@ pub struct Desk {
     pub compare_balances: bool,
     /// Held by whoever compares.
     pub at_work: Mutex<()>,
+}
+
+impl Desk {
+    /// A record as OES shows it; nothing if OES does not, or not in a way that can be read.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn look_at(&self, record: RecordId) -> Result<Option<OesRecord>, ReadError> {
+        Ok(match self.asker.record(record).await? {
+            ShownJob::Found(shown) => Some(shown.record),
+            ShownJob::Absent | ShownJob::Unreadable(_) => None,
+        })
+    }
 }

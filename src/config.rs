@@ -81,8 +81,10 @@ pub struct Config {
     pub writer: WriterConfig,
     /// Archives.
     pub archive: ArchiveConfig,
-    /// The HTTP listener for health and metrics.
+    /// The HTTP listener.
     pub http: HttpConfig,
+    /// What operators may do.
+    pub operator: OperatorConfig,
     /// The end.
     pub shutdown: ShutdownConfig,
     /// Logs.
@@ -236,12 +238,22 @@ pub struct ArchiveConfig {
     pub every_s: u64,
 }
 
-/// The HTTP listener for health and metrics.
+/// What operators may do.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OperatorConfig {
+    /// How long after one operator's word about the end of a record another one's counts.
+    pub confirm_within_s: u64,
+}
+
+/// The HTTP listener.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Who may use the API, with a hash of each one's token; without it there is no API.
+    pub tokens_file: Option<PathBuf>,
 }
 
 /// The end.
@@ -388,6 +400,7 @@ impl Config {
         positive("retry.slow_read_every_s", self.retry.slow_read_every_s);
         positive("writer.batch_max", wide(self.writer.batch_max));
         positive("writer.queue_len_max", wide(self.writer.queue_len_max));
+        positive("operator.confirm_within_s", self.operator.confirm_within_s);
         positive("archive.every_s", self.archive.every_s);
         positive("shutdown.grace_s", self.shutdown.grace_s);
         positive("reconcile.range_s", self.reconcile.range_s);

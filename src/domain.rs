@@ -9,8 +9,9 @@
 //! [`payload`] what is signed, [`reply`] and [`record`] what OES says, [`state`] what follows, and
 //! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first. [`shown`] is what OES's
 //! lists show, [`paging`] how a list is read to its end, and [`sync`], [`adopt`] and [`difference`]
-//! what follows where the book and OES do not agree.
+//! what follows where the book and OES do not agree. [`action`] is what operators do.
 
+pub mod action;
 pub mod adopt;
 pub mod amount;
 pub mod announcement;

@@ -10,7 +10,12 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{clock::Clock, domain::gate::Permission, pipeline::budget::Budget, store::Readers};
+use crate::{
+    clock::Clock,
+    domain::{action::Switch, gate::Permission},
+    pipeline::{budget::Budget, switches::SwitchBoard},
+    store::Readers,
+};
 
 /// How long a batch may take before the writer counts as stuck: the disk hangs, or another program
 /// holds the database.
@@ -144,6 +149,8 @@ pub struct Checks {
     pub budget: Arc<Budget>,
     /// Why nothing may be signed, if so.
     pub signer_fault: Option<String>,
+    /// What operators have switched off.
+    pub switches: SwitchBoard,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -171,6 +178,7 @@ impl Checks {
                 self.signer_fault.as_deref().unwrap_or_default(),
             ),
             self.sender(),
+            self.switched(),
         ];
         Readiness { ready: parts.iter().all(|part| part.ready), parts }
     }
@@ -193,6 +201,14 @@ impl Checks {
         }
         let connected = self.health.is_broker_connected(BrokerSide::Publisher);
         Part::new("publisher", connected, "not connected to the broker")
+    }
+
+    /// What an operator has switched off is not ready, so that nobody forgets it.
+    fn switched(&self) -> Part {
+        let off: Vec<&str> = self.switches.now().off().map(Switch::while_off).collect();
+        let said =
+            format!("{}: `settled switch` says who switched it off, and why", off.join("; "));
+        Part::new("switches", off.is_empty(), &said)
     }
 
     fn sender(&self) -> Part {

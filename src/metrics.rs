@@ -22,6 +22,7 @@ use prometheus_client::{
 
 use crate::{
     domain::{
+        action::{ActionKind, Switch, Switches},
         decision::Outcome,
         job::JobType,
         message::RefusalCode,
@@ -70,6 +71,11 @@ struct KindLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SwitchLabels {
+    switch: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabels {
     cause: &'static str,
 }
@@ -91,6 +97,8 @@ pub struct Snapshot {
     pub quarantined: u64,
     /// Why the sender is stopped, if it is.
     pub sender_stopped: Option<&'static str>,
+    /// What operators have switched off.
+    pub switches: Switches,
     /// Whether jobs can be taken from the broker.
     pub consumer_connected: bool,
     /// Whether outcomes can be published to the broker.
@@ -132,6 +140,8 @@ pub struct Metrics {
     batch_age: Gauge<f64, std::sync::atomic::AtomicU64>,
     clock_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
     overdrawn: Counter,
+    actions: Family<KindLabels, Counter>,
+    switches: Family<SwitchLabels, Gauge>,
     comparisons: Comparisons,
     log_bytes: Gauge,
     archived_jobs: Counter,
@@ -183,6 +193,8 @@ impl Metrics {
             batch_age: Gauge::default(),
             clock_ahead: Gauge::default(),
             overdrawn: Counter::default(),
+            actions: Family::default(),
+            switches: Family::default(),
             comparisons: Comparisons::default(),
             log_bytes: Gauge::default(),
             archived_jobs: Counter::default(),
@@ -221,6 +233,8 @@ impl Metrics {
         registry.register("publish_refused", help, self.publish_refused.clone());
         let help = "Times that a fed fact took an available balance below zero";
         registry.register("balances_overdrawn", help, self.overdrawn.clone());
+        let help = "Operators' actions that changed something, by kind";
+        registry.register("operator_actions", help, self.actions.clone());
         let help = "Length of the write-ahead log beside the database, as last looked at";
         registry.register_with_unit("store_log", help, Unit::Bytes, self.log_bytes.clone());
         let help = "Jobs whose history went into the archive";
@@ -262,6 +276,8 @@ impl Metrics {
         registry.register("outbox_waiting", help, self.outbox_waiting.clone());
         let help = "Different bad messages in quarantine";
         registry.register("quarantined_messages", help, self.quarantined.clone());
+        let help = "Whether an operator lets intake, signing and sending go on";
+        registry.register("switch_on", help, self.switches.clone());
         let help = "Whether nothing is sent to OES, by cause";
         registry.register("sender_stopped", help, self.sender_stopped.clone());
         let help =
@@ -284,6 +300,9 @@ impl Metrics {
             .chain(Doubt::ALL.into_iter().map(Verdict::Doubtful));
         for verdict in verdicts {
             drop(self.attempts.get_or_create(&ResultLabels { result: verdict.as_str() }));
+        }
+        for kind in ActionKind::ALL {
+            drop(self.actions.get_or_create(&KindLabels { kind: kind.as_str() }));
         }
         for kind in ["outcome", "dead_letter"] {
             drop(self.published.get_or_create(&KindLabels { kind }));
@@ -338,6 +357,11 @@ impl Metrics {
     /// A balance that went below zero.
     pub fn overdrawn(&self) {
         self.overdrawn.inc();
+    }
+
+    /// An operator's action that changed something.
+    pub fn operator_acted(&self, kind: ActionKind) {
+        self.actions.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
     }
 
     /// How long the log beside the database is.
@@ -402,6 +426,10 @@ impl Metrics {
         self.batch_age.set(snapshot.batch_age.as_secs_f64());
         self.comparisons.show(&snapshot.comparisons);
         self.clock_ahead.set(snapshot.clock_ahead.as_secs_f64());
+        for switch in Switch::ALL {
+            let labels = SwitchLabels { switch: switch.as_str() };
+            self.switches.get_or_create(&labels).set(i64::from(snapshot.switches.is_on(switch)));
+        }
         for cause in STOP_CAUSES {
             let stopped = snapshot.sender_stopped == Some(cause);
             self.sender_stopped.get_or_create(&CauseLabels { cause }).set(i64::from(stopped));

@@ -1,8 +1,10 @@
 //! What operators ask for, as data: the command line prints it, and other surfaces can show it.
 
 pub mod audit;
+pub mod bulk;
 pub mod evidence;
 pub mod explain;
+pub mod operations;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,18 +22,19 @@ use crate::{
         Readers, StoreError,
         query::{
             ApprovalsWaiting, AttemptLine, DecisionLine, JobHistory, NoteLine, OldestJob,
-            OutboxLine, ReleasedUnconfirmed, StateCount, TransferLine,
+            OutboxLine, ReleasedUnconfirmed, RiskLine, StateCount, SwitchLine, TransferLine,
         },
     },
 };
 
 /// The book at a glance.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// When this was read.
     pub at_ms: TimestampMs,
     /// What the daemon says of its parts; `None` if none answers.
+    #[schema(value_type = Option<Object>)]
     pub daemon: Option<Value>,
     /// Jobs by state and type.
     pub jobs: Vec<StateCount>,
@@ -45,6 +48,10 @@ pub struct Status {
     pub outbox_waiting: u64,
     /// Different bad messages.
     pub quarantined: u64,
+    /// What open jobs move, by currency, type and state.
+    pub at_risk: Vec<RiskLine>,
+    /// What operators have switched off, and on again.
+    pub switches: Vec<SwitchLine>,
 }
 
 /// Reads the status from the book.
@@ -65,25 +72,30 @@ pub async fn status(
         approvals_waiting: readers.approvals_waiting().await?,
         outbox_waiting: readers.unpublished_count().await?,
         quarantined: readers.quarantined_count().await?,
+        at_risk: readers.at_risk().await?,
+        switches: readers.switches().await?,
     })
 }
 
 /// One thing that happened to a job.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Happening {
     /// When.
     pub at_ms: TimestampMs,
+    /// How long after what happened before it.
+    pub after_ms: u64,
     /// What, in a word or two.
     pub what: &'static str,
     /// More of it, in a line.
     pub summary: String,
     /// All of it.
+    #[schema(value_type = Object)]
     pub detail: Value,
 }
 
 /// Everything about one job, in the order in which it happened.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobView {
     /// Its number.
@@ -93,6 +105,8 @@ pub struct JobView {
     pub terms: JobTerms,
     /// How far it has come, with its reason.
     pub state: String,
+    /// When it came to its state.
+    pub state_since_ms: TimestampMs,
     /// When the next step is due.
     pub next_step_at_ms: Option<TimestampMs>,
     /// What happened.
@@ -113,6 +127,7 @@ fn view(history: JobHistory) -> JobView {
     let job = &history.job;
     let mut timeline = vec![Happening {
         at_ms: job.received_at,
+        after_ms: 0,
         what: "received",
         summary: format!("{} of {}", job.terms.job_type, job.terms.amount),
         detail: json!({"contentSha256": job.content_hash.to_string()}),
@@ -136,10 +151,17 @@ fn view(history: JobHistory) -> JobView {
     }
     // Stable: what happened in one commit stays in the order of the steps.
     timeline.sort_by_key(|happening| happening.at_ms);
+    let mut before = job.received_at;
+    for happening in &mut timeline {
+        let after = happening.at_ms.since(before).as_millis();
+        happening.after_ms = u64::try_from(after).unwrap_or(u64::MAX);
+        before = happening.at_ms;
+    }
     JobView {
         seq: job.seq.get(),
         terms: job.terms.clone(),
         state: job.state.to_string(),
+        state_since_ms: job.state_since,
         next_step_at_ms: job.next_step_at,
         timeline,
         message: history.raw_message,
@@ -149,6 +171,7 @@ fn view(history: JobHistory) -> JobView {
 fn decision_happening(decision: &DecisionLine) -> Happening {
     Happening {
         at_ms: decision.decided_at_ms,
+        after_ms: 0,
         what: "decided",
         summary: match &decision.reject_reason {
             Some(reason) => format!("{}: {reason}", decision.outcome),
@@ -162,6 +185,7 @@ fn transfer_happening(transfer: &TransferLine) -> Happening {
     let TransferLine { quantity, debit, credit, phase, .. } = transfer;
     Happening {
         at_ms: transfer.booked_at_ms,
+        after_ms: 0,
         what: "booked",
         summary: format!("{quantity} {debit} → {credit} ({phase})"),
         detail: json!(transfer),
@@ -171,11 +195,14 @@ fn transfer_happening(transfer: &TransferLine) -> Happening {
 fn note_happening(note: &NoteLine) -> Happening {
     Happening {
         at_ms: note.at_ms,
+        after_ms: 0,
         what: match note.kind.as_str() {
             "parked" => "parked",
             "sent_on" => "sent on",
             "approved" => "approved",
             "refused" => "refused",
+            "end_proposed" => "end proposed",
+            "end_confirmed" => "end confirmed",
             _ => "read back",
         },
         summary: note_summary(note.detail.get()),
@@ -188,12 +215,14 @@ fn end_happenings(job: &Job, announcement: &OutboxLine) -> Vec<Happening> {
     let overruled = if job.state == State::Overruled { " (overruled by OES)" } else { "" };
     let mut happenings = vec![Happening {
         at_ms: announcement.created_at_ms,
+        after_ms: 0,
         what: "final",
         summary: format!("{outcome}{overruled}"),
         detail: json!({"state": job.state.to_string()}),
     }];
     happenings.extend(announcement.published_at_ms.map(|at_ms| Happening {
         at_ms,
+        after_ms: 0,
         what: "announced",
         summary: format!("{} as event {}", announcement.routing_key, announcement.event_id),
         detail: json!(announcement),
@@ -204,6 +233,7 @@ fn end_happenings(job: &Job, announcement: &OutboxLine) -> Vec<Happening> {
 fn attempt_happenings(attempt: &AttemptLine) -> Vec<Happening> {
     let mut happenings = vec![Happening {
         at_ms: attempt.prepared_at_ms,
+        after_ms: 0,
         what: "signed",
         summary: format!("attempt {} by key {}", attempt.number, attempt.public_key),
         detail: json!({
@@ -217,6 +247,7 @@ fn attempt_happenings(attempt: &AttemptLine) -> Vec<Happening> {
         let detail = attempt.detail.as_ref().map_or_else(String::new, |text| format!(": {text}"));
         happenings.push(Happening {
             at_ms,
+            after_ms: 0,
             what: "answered",
             summary: format!("attempt {}: {result}{status}{detail}", attempt.number),
             detail: json!({
@@ -239,6 +270,11 @@ fn note_summary(detail: &str) -> String {
         (fields.get("who"), fields.get("why"), fields.get("to"))
     {
         return format!("by {} → {}: {}", text(who), text(to), text(why));
+    }
+    if let (Some(who), Some(why), Some(outcome)) =
+        (fields.get("who"), fields.get("why"), fields.get("outcome"))
+    {
+        return format!("by {}: OES ended it as {}: {}", text(who), text(outcome), text(why));
     }
     match (fields.get("found"), fields.get("from"), fields.get("to"), fields.get("reason")) {
         (Some(found), Some(from), Some(to), _) => {

@@ -12,11 +12,12 @@
 //! | [`announce`] | publishes outcomes and dead letters from the outbox | its own loop |
 //!
 //! and [`send_on`], for a parked job that an operator lets go on, [`approve`], for one that waits for an
-//! operator's word, and [`archive`], for what happened to jobs that are over for long.
+//! operator's word, [`close`], for one that two operators say the end of, and [`archive`], for what happened
+//! to jobs that are over for long.
 //!
 //! The steps that act in the writer are plain functions on a [`crate::store::work::Work`]; what they
 //! do is true once the writer has committed it. The loops share only the database and wake-ups
-//! ([`wake`]); how much may be sent is kept in [`budget`].
+//! ([`wake`]); how much may be sent is kept in [`budget`], and what operators have switched off in [`switches`].
 //!
 //! What must never happen here: a send without a committed attempt, an acknowledgement before a
 //! commit, a rule about money that is not in `domain`.
@@ -25,6 +26,7 @@ pub mod announce;
 pub mod approve;
 pub mod archive;
 pub mod budget;
+pub mod close;
 pub mod confirm;
 pub mod decide;
 pub mod receive;
@@ -33,4 +35,5 @@ pub mod resolve;
 pub mod send;
 pub mod send_on;
 pub mod sign;
+pub mod switches;
 pub mod wake;

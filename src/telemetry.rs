@@ -1,8 +1,25 @@
 //! Logs, set up once at the start.
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    sync::{Mutex, PoisonError},
+};
 
-use crate::config::{LogConfig, LogFormat};
+use serde::Serialize;
+use tracing::{
+    Level,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+use crate::{
+    clock::{Clock as _, SystemClock},
+    config::{LogConfig, LogFormat},
+    domain::time::TimestampMs,
+};
 
 /// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +41,71 @@ pub enum TelemetryError {
 /// reaches us as errors, which are logged where they are handled.
 const QUIET: &str = "lapin";
 
+/// Most warnings and errors that are kept to be shown.
+const PROBLEMS_KEPT_MAX: usize = 50;
+/// Longest line that is kept, in bytes.
+const PROBLEM_BYTES_MAX: usize = 1_024;
+
+/// A warning or an error that was logged.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// When.
+    pub at_ms: TimestampMs,
+    /// `WARN` or `ERROR`.
+    pub level: &'static str,
+    /// What, with its fields.
+    pub text: String,
+}
+
+static PROBLEMS: Mutex<VecDeque<Problem>> = Mutex::new(VecDeque::new());
+
+/// The last warnings and errors of this process, the latest first.
+#[must_use]
+pub fn recent_problems() -> Vec<Problem> {
+    PROBLEMS.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+}
+
+/// Keeps the last warnings and errors, so that they can be shown without the log.
+struct Remember;
+
+impl<S: tracing::Subscriber> Layer<S> for Remember {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "ERROR",
+            Level::WARN => "WARN",
+            Level::INFO | Level::DEBUG | Level::TRACE => return,
+        };
+        let mut line = Line::default();
+        event.record(&mut line);
+        let mut text = format!("{}{}", line.message, line.fields);
+        text.truncate(text.floor_char_boundary(PROBLEM_BYTES_MAX));
+        let mut problems = PROBLEMS.lock().unwrap_or_else(PoisonError::into_inner);
+        if problems.len() >= PROBLEMS_KEPT_MAX {
+            problems.pop_front();
+        }
+        problems.push_back(Problem { at_ms: SystemClock.now(), level, text });
+    }
+}
+
+/// An event as one line.
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        // Writing to a string does not fail.
+        let _written = if field.name() == "message" {
+            write!(self.message, "{value:?}")
+        } else {
+            write!(self.fields, " {}={value:?}", field.name())
+        };
+    }
+}
+
 /// Sends logs to standard error, so that standard output stays for answers.
 ///
 /// # Errors
@@ -38,7 +120,7 @@ pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
         filter: config.filter.clone(),
         reason: error.to_string(),
     })?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(Remember);
     let started = match config.format {
         LogFormat::Text => {
             let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());

@@ -1,6 +1,16 @@
-//! The HTTP listener for health and metrics, on loopback unless configured otherwise.
+//! The HTTP listener, on loopback unless configured otherwise: health and metrics for everybody, and the API
+//! ([`api`]) for those who have a token ([`auth`]).
 //!
-//! It shows no job and takes no action; those are for the control socket ([`crate::control`]).
+//! Without `http.tokens_file` there is no API here; it is on the control socket ([`crate::control`]) anyway.
+//! No answer allows another site to read it, and no cookie is looked at, so that no page of another site can
+//! act with somebody's rights.
+
+pub mod api;
+pub mod auth;
+mod limits;
+pub mod problem;
+mod schema;
+pub(crate) mod serve;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,6 +25,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::limit::GlobalConcurrencyLimitLayer;
 
+use self::{
+    api::Api,
+    auth::{Door, Tokens},
+};
 use crate::{
     health::{BrokerSide, Checks},
     metrics::{Metrics, Snapshot},
@@ -37,17 +51,25 @@ pub struct Web {
     pub checks: Checks,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The API, and who may use it; nothing where nobody may.
+    pub api: Option<(Api, Arc<Tokens>)>,
 }
 
 impl Web {
     /// The routes.
-    pub fn router(self) -> Router {
-        Router::new()
+    pub fn router(mut self) -> Router {
+        let api = self.api.take();
+        let router = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX))
-            .with_state(self)
+            .with_state(self);
+        let Some((api, tokens)) = api else { return router };
+        router
+            .merge(api.router(&Door::Listener(tokens)))
+            .fallback(api::no_route)
+            .method_not_allowed_fallback(api::no_method)
     }
 
     /// Answers until the daemon ends.
@@ -59,7 +81,7 @@ impl Web {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), std::io::Error> {
-        axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await
+        serve::serve(listener, self.router(), stop).await
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
@@ -84,6 +106,7 @@ impl Web {
             outbox_waiting: readers.unpublished_count().await?,
             quarantined: readers.quarantined_count().await?,
             sender_stopped: self.checks.sender_stopped(),
+            switches: self.checks.switches.now(),
             consumer_connected: self.checks.health.is_broker_connected(BrokerSide::Consumer),
             batch_age: self.checks.health.batch_age(),
             comparisons: readers.past_runs().await?,

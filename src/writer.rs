@@ -9,9 +9,11 @@
 //! `select!`; going on after the disk failed.
 
 mod act;
+mod action;
 mod batch;
 mod command;
 mod news;
+mod refuse;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,21 +26,20 @@ use crate::{
     clock::Clock,
     crash,
     domain::{
+        action::{Operator, Switch},
         book::BookEvent,
-        ids::{JobSeq, OutboxSeq, RecordId},
-        policy::OperatorWord,
+        ids::{JobSeq, OutboxSeq, QuarantineSeq, RecordId},
         schedule::RetryLimits,
     },
     health::Health,
     metrics::Metrics,
     pipeline::{
-        approve::Approval,
         budget::{Budget, SendPermit},
         confirm::Reply,
         record::{Intake, Recorded},
         resolve::ReadResult,
         send::Permitted,
-        send_on::{Operator, SentOn},
+        switches::SwitchBoard,
         wake::Wake,
     },
     signer::SigningKey,
@@ -49,9 +50,10 @@ use crate::{
         work::{BadMessage, BookEventOutcome, Counters},
     },
 };
-use command::Command;
+use command::{Acts, Command};
 use uuid::Uuid;
 
+pub use action::{ACTED_ON_MAX, Acted, JobAction};
 pub use batch::WriterError;
 
 /// The writer has ended: nothing more is committed by this process.
@@ -72,6 +74,7 @@ pub enum Recording {
 #[derive(Clone, Debug)]
 pub struct WriterHandle {
     commands: mpsc::Sender<Command>,
+    switches: SwitchBoard,
 }
 
 impl WriterHandle {
@@ -167,12 +170,54 @@ impl WriterHandle {
         self.ask(|answer| Command::ApplyBook { events, source, answer }).await
     }
 
-    /// Sends a parked job on.
+    /// Carries out an operator's action on jobs, at most [`ACTED_ON_MAX`] of them, in one transaction.
+    /// Answers what became of each, in their order.
     ///
     /// # Errors
     /// [`WriterGone`].
-    pub async fn send_on(&self, record: RecordId, by: Operator) -> Result<SentOn, WriterGone> {
-        self.ask(|answer| Command::SendOn { record, by, answer }).await
+    pub async fn act(
+        &self,
+        action: JobAction,
+        records: Vec<RecordId>,
+        by: Operator,
+    ) -> Result<Vec<(RecordId, Acted)>, WriterGone> {
+        let acts = Acts { action, records, by };
+        self.ask(|answer| Command::Act { acts, answer }).await
+    }
+
+    /// Puts a quarantined message back in; if the book cannot hold it, it stays where it is, and the answer
+    /// says why.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn requeue(
+        &self,
+        message: QuarantineSeq,
+        intake: Intake,
+        by: Operator,
+    ) -> Result<Result<Recorded, String>, WriterGone> {
+        let intake = Box::new(intake);
+        self.ask(|answer| Command::Requeue { message, intake, by, record_only: false, answer })
+            .await
+    }
+
+    /// Sets a switch. Answers whether that changed anything.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn set_switch(
+        &self,
+        switch: Switch,
+        on: bool,
+        by: Operator,
+    ) -> Result<Result<bool, String>, WriterGone> {
+        self.ask(|answer| Command::SetSwitch { switch, on, by, answer }).await
+    }
+
+    /// What operators have switched off, as committed.
+    #[must_use]
+    pub fn switches(&self) -> SwitchBoard {
+        self.switches.clone()
     }
 
     /// Removes rows that are in an archive, all of them or, if anything is not as it was copied, none.
@@ -181,20 +226,6 @@ impl WriterHandle {
     /// [`WriterGone`].
     pub async fn archive(&self, removal: Removal) -> Result<Result<(), String>, WriterGone> {
         self.ask(|answer| Command::Archive { removal: Box::new(removal), answer }).await
-    }
-
-    /// Carries out an operator's word about a job that waits for one; if the book cannot hold what
-    /// follows, the job goes on waiting, and the answer says why.
-    ///
-    /// # Errors
-    /// [`WriterGone`].
-    pub async fn approve(
-        &self,
-        record: RecordId,
-        word: OperatorWord,
-        by: Operator,
-    ) -> Result<Result<Approval, String>, WriterGone> {
-        self.ask(|answer| Command::Approve { record, word, by, answer }).await
     }
 
     /// Writes a comparison with OES down.
@@ -231,6 +262,8 @@ pub struct WriterParts {
     pub limits: RetryLimits,
     /// How long a job for an unknown connection waits.
     pub connection_grace: Duration,
+    /// How long an operator's word about the end of a record can be confirmed by another one.
+    pub close_within: Duration,
     /// Most commands that share a commit.
     pub batch_max: usize,
     /// Most commands that wait.
@@ -276,6 +309,8 @@ pub struct Writer {
     health: Arc<Health>,
     clock: Arc<dyn Clock>,
     commands: mpsc::Receiver<Command>,
+    switches: SwitchBoard,
+    close_within: Duration,
     /// Whether decided jobs wait for their first attempt: later ones then wait behind them.
     first_attempts_wait: bool,
 }
@@ -314,6 +349,7 @@ impl Writer {
         }
         crash::point("attempts_doubted");
         let first_attempts_wait = writer.has_first_attempts_waiting().await?;
+        let switches = SwitchBoard::new(writer.switches().await?);
         let journal = writer.journal_head().await?;
         tracing::info!(ledger = %ledger_uuid, %journal, "the book is open");
         let (handle, commands) = mpsc::channel(parts.queue_len_max);
@@ -335,9 +371,12 @@ impl Writer {
             health: parts.health,
             clock: parts.clock,
             commands,
+            switches,
+            close_within: parts.close_within,
             first_attempts_wait,
         };
-        Ok((writer, WriterHandle { commands: handle }))
+        let handle = WriterHandle { commands: handle, switches: writer.switches.clone() };
+        Ok((writer, handle))
     }
 
     /// Works until every handle is gone, then closes the book.

@@ -9,6 +9,7 @@ use super::{output, target::Target};
 use crate::{
     clock::SystemClock,
     config::Config,
+    control::Caller,
     metrics::Metrics,
     pipeline::archive::Archiver,
     store::{Mark, mark::Standing, open_readers},
@@ -17,15 +18,18 @@ use crate::{
 /// How the lock says who holds the book.
 const HOLDER: &str = "settled archive";
 
-pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
+pub(super) async fn run(config: &Config, caller: &Caller) -> anyhow::Result<()> {
     config.archive.path.as_deref().context("archive.path is not set: nothing is archived")?;
     // The command waits for its book to be there, and makes none.
     open_readers(&config.store.path).await?.close().await;
-    let target = Target::open(config, HOLDER).await?;
+    let target = Target::open(config, HOLDER, caller).await?;
     let writer = match &target {
-        Target::Book { writer, .. } => writer.clone(),
+        Target::Book { operations, .. } => operations.writer.clone(),
         Target::Daemon { client, holder } => {
-            client.archive().await.with_context(|| format!("the book is held by {holder}"))?;
+            client
+                .archive(HOLDER)
+                .await
+                .with_context(|| format!("the book is held by {holder}"))?;
             return output::line(format_args!(
                 "{holder} archives now what is old enough; its log says how much, and \
                  settled_archived_jobs_total counts it"

@@ -12,17 +12,17 @@ use clap::Subcommand;
 
 use limits::Limits;
 
-use super::{jobs::whoami, output, target::Target};
+use super::{output, target::Target};
 use crate::{
     book_file,
     clock::{Clock as _, SystemClock},
     config::Config,
-    control::BOOK_EVENTS_MAX,
+    control::Caller,
     domain::{
-        book::BookFact,
+        action::Operator,
+        book::{BOOK_EVENTS_MAX, BookFact},
         ids::{ConnectionId, CurrencyCode},
     },
-    pipeline::send_on::Operator,
     store::{
         Mark,
         archive::open_history,
@@ -108,10 +108,14 @@ pub(super) enum BookCommand {
     },
 }
 
-pub(super) async fn run(config: &Config, command: BookCommand) -> anyhow::Result<()> {
+pub(super) async fn run(
+    config: &Config,
+    caller: &Caller,
+    command: BookCommand,
+) -> anyhow::Result<()> {
     match command {
-        BookCommand::Import { file } => import(config, &file).await,
-        BookCommand::Sync(arguments) => super::sync::run(config, &arguments).await,
+        BookCommand::Import { file } => import(config, caller, &file).await,
+        BookCommand::Sync(arguments) => super::sync::run(config, caller, &arguments).await,
         BookCommand::Show { json } => show(config, json).await,
         BookCommand::History { connection, currency, limit, json } => {
             let readers = open_readers(&config.store.path).await?;
@@ -119,16 +123,16 @@ pub(super) async fn run(config: &Config, command: BookCommand) -> anyhow::Result
             let filter = SettingsFilter { connection_id: connection, currency, limit };
             limits::history(&readers, &filter, json).await
         }
-        BookCommand::AcceptRestore { reason } => accept_restore(config, &reason).await,
+        BookCommand::AcceptRestore { reason } => accept_restore(config, caller, &reason).await,
         BookCommand::Verify { json } => verify(config, json).await,
     }
 }
 
-async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
+async fn import(config: &Config, caller: &Caller, file: &Path) -> anyhow::Result<()> {
     let events = book_file::read(file)?;
-    let mut target = Target::open(config, HOLDER).await?;
+    let mut target = Target::open(config, HOLDER, caller).await?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let source = format!("import:{name} by {}", whoami());
+    let source = format!("import:{name}");
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut refused = Vec::new();
     for chunk in events.chunks(BOOK_EVENTS_MAX) {
@@ -187,9 +191,9 @@ async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     }
 }
 
-async fn accept_restore(config: &Config, reason: &str) -> anyhow::Result<()> {
+async fn accept_restore(config: &Config, caller: &Caller, reason: &str) -> anyhow::Result<()> {
     let path = config.store.mark_path.as_deref().context("store.mark_path is not set")?;
-    let by = Operator::new(&whoami(), reason).map_err(anyhow::Error::msg)?;
+    let by = Operator::new(&caller.who, reason).map_err(anyhow::Error::msg)?;
     let _lock = BookLock::take(&config.store.path, "settled book accept-restore")
         .context("the daemon must be stopped for this")?;
     let at = SystemClock.now();

@@ -204,7 +204,8 @@ async fn mark(config: &Config) -> Option<Finding> {
 
 async fn daemon(path: &Path, holder: &str) -> Finding {
     let asked = async {
-        Ok::<_, anyhow::Error>(ControlClient::new(&socket_path(path)?)?.readiness().await?)
+        let caller = super::caller(None)?;
+        Ok::<_, anyhow::Error>(ControlClient::new(&socket_path(path)?, caller)?.status().await?)
     };
     match asked.await {
         Ok(readiness) if readiness.get("ready") == Some(&true.into()) => {

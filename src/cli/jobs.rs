@@ -9,20 +9,27 @@ use super::{output, target::Target};
 use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
-    domain::{ids::RecordId, job::JobType, policy::OperatorWord, state::State, time::TimestampMs},
+    control::Caller,
+    domain::{
+        action::Operator, ids::RecordId, job::JobType, policy::OperatorWord, state::State,
+        time::TimestampMs,
+    },
     operator::{
         self, JobView,
         explain::{self, Against},
     },
     pipeline::{
         approve::{Approval, DecidedAs},
-        send_on::{Operator, SentOn},
+        close::Closing,
+        send_on::SentOn,
     },
     store::{
         archive::open_history,
         open_readers,
-        query::{JobFilter, JobLine},
+        query::{JobFilter, JobLine, Sort},
     },
+    web::api::RECORDS_MAX,
+    writer::{Acted, JobAction},
 };
 
 /// How the lock says who holds the book.
@@ -187,54 +194,67 @@ pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
-async fn retry(config: &Config, ids: &[RecordId], reason: &str) -> anyhow::Result<()> {
-    let by = Operator::new(&whoami(), reason).map_err(anyhow::Error::msg)?;
-    let mut target = Target::open(config, HOLDER).await?;
-    let mut left = 0_usize;
-    for id in ids {
-        let said = match target.send_on(*id, by.clone()).await? {
-            SentOn::GoesOn(state) => format!("goes on as {state}"),
-            SentOn::NotParked(state) => {
-                left = left.saturating_add(1);
-                format!("is {state} and not parked: left alone")
-            }
-            SentOn::NeedsApproval => {
-                left = left.saturating_add(1);
-                "waits for `settled jobs approve` or `settled jobs refuse`: left alone".to_owned()
-            }
-            SentOn::Unknown => {
-                left = left.saturating_add(1);
-                "is not in the book".to_owned()
-            }
-        };
-        output::line(format_args!("{id} {said}"))?;
-    }
-    target.close().await?;
-    if left == 0 { Ok(()) } else { bail!("{left} of {} jobs were left alone", ids.len()) }
-}
-
-/// Carries out an operator's word about jobs that wait for one.
-async fn take_word(
+/// Carries an action out on jobs, and says what became of each.
+async fn act(
     config: &Config,
+    caller: &Caller,
+    action: JobAction,
     ids: &[RecordId],
-    word: OperatorWord,
     reason: &str,
 ) -> anyhow::Result<()> {
-    let by = Operator::new(&whoami(), reason).map_err(anyhow::Error::msg)?;
-    let mut target = Target::open(config, HOLDER).await?;
-    let mut undecided = 0_usize;
-    for id in ids {
-        let approval = target.approve(*id, word, by.clone()).await?;
-        if !matches!(approval, Approval::Decided(_)) {
-            undecided = undecided.saturating_add(1);
+    let by = Operator::new(&caller.who, reason).map_err(anyhow::Error::msg)?;
+    let mut target = Target::open(config, HOLDER, caller).await?;
+    let mut left = 0_usize;
+    for chunk in ids.chunks(RECORDS_MAX) {
+        for (id, acted) in target.act(action, chunk, &by).await? {
+            let (done, said) = acted_text(acted);
+            left = left.saturating_add(usize::from(!done));
+            output::line(format_args!("{id} {said}"))?;
         }
-        output::line(format_args!("{id} {}", approval_text(approval)))?;
     }
     target.close().await?;
-    if undecided == 0 {
-        Ok(())
-    } else {
-        bail!("{undecided} of {} jobs were not decided by this", ids.len())
+    match (left, action) {
+        (0, _) => Ok(()),
+        (_, JobAction::Say(_)) => bail!("{left} of {} jobs were not decided by this", ids.len()),
+        (_, JobAction::Retry | JobAction::Close(_)) => {
+            bail!("{left} of {} jobs were left alone", ids.len())
+        }
+    }
+}
+
+/// Whether an action did what it is for, and what became of the job.
+fn acted_text(acted: Acted) -> (bool, String) {
+    match acted {
+        Acted::Retry(SentOn::GoesOn(state)) => (true, format!("goes on as {state}")),
+        Acted::Retry(SentOn::NotParked(state)) => {
+            (false, format!("is {state} and not parked: left alone"))
+        }
+        Acted::Retry(SentOn::NeedsApproval) => {
+            let said = "waits for `settled jobs approve` or `settled jobs refuse`: left alone";
+            (false, said.to_owned())
+        }
+        Acted::Retry(SentOn::Unknown) | Acted::Close(Closing::Unknown) => {
+            (false, "is not in the book".to_owned())
+        }
+        Acted::Word(approval) => {
+            (matches!(approval, Approval::Decided(_)), approval_text(approval))
+        }
+        Acted::Close(Closing::Proposed(until)) => {
+            (true, format!("stays in conflict: another operator must say the same until {until}"))
+        }
+        Acted::Close(Closing::Closed(state)) => (true, format!("is closed as {state}")),
+        Acted::Close(Closing::SamePerson(until)) => (
+            false,
+            format!("was proposed by you: another operator must say the same until {until}"),
+        ),
+        Acted::Close(Closing::NotTheOutcome(shown)) => (
+            false,
+            format!("was read from OES as {shown}, so that is what can be said: left alone"),
+        ),
+        Acted::Close(Closing::NotInConflict(state)) => {
+            (false, format!("is {state} and not in conflict: left alone"))
+        }
+        Acted::Failed(reason) => (false, format!("is left alone: {reason}")),
     }
 }
 
@@ -261,14 +281,11 @@ fn approval_text(approval: Approval) -> String {
     }
 }
 
-/// Who asks, as far as the system knows: the user's number, and the name they go by.
-pub(super) fn whoami() -> String {
-    let name = ["SUDO_USER", "USER"].into_iter().find_map(|name| std::env::var(name).ok());
-    let uid = rustix::process::getuid().as_raw();
-    name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
-}
-
-pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result<()> {
+pub(super) async fn run(
+    config: &Config,
+    caller: &Caller,
+    command: JobsCommand,
+) -> anyhow::Result<()> {
     let now = SystemClock.now();
     match command {
         JobsCommand::List { state, r#type, older_than, limit, json } => {
@@ -276,13 +293,14 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
             let until = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
             let until = TimestampMs::from_millis(now.as_millis().saturating_sub(until));
             let filter = JobFilter {
-                state,
+                states: state.into_iter().collect(),
                 job_type: r#type.map(JobType::from),
                 received_until: older_than.map(|_| until),
-                limit,
+                ..JobFilter::default()
             };
-            let jobs = open_readers(&config.store.path).await?.list_jobs(&filter).await?;
-            if json { output::json(&jobs) } else { list(&jobs, now) }
+            let readers = open_readers(&config.store.path).await?;
+            let page = readers.list_jobs(&filter, Sort::Newest, None, limit).await?;
+            if json { output::json(&page.jobs) } else { list(&page.jobs, now) }
         }
         JobsCommand::Show { id, json } => {
             let id: RecordId = id.parse().with_context(|| format!("{id:?}"))?;
@@ -296,12 +314,16 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
         JobsCommand::Evidence { id, out } => {
             super::evidence::export(config, id, out.as_deref()).await
         }
-        JobsCommand::Retry { ids, reason } => retry(config, &ids, &reason).await,
+        JobsCommand::Retry { ids, reason } => {
+            act(config, caller, JobAction::Retry, &ids, &reason).await
+        }
         JobsCommand::Approve { ids, reason } => {
-            take_word(config, &ids, OperatorWord::Approved, &reason).await
+            let action = JobAction::Say(OperatorWord::Approved);
+            act(config, caller, action, &ids, &reason).await
         }
         JobsCommand::Refuse { ids, reason } => {
-            take_word(config, &ids, OperatorWord::Refused, &reason).await
+            let action = JobAction::Say(OperatorWord::Refused);
+            act(config, caller, action, &ids, &reason).await
         }
     }
 }

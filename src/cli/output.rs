@@ -21,6 +21,11 @@ pub(super) fn line(text: impl Display) -> anyhow::Result<()> {
     }
 }
 
+/// Writes a text and a newline to standard error.
+pub(super) fn error_line(text: impl Display) -> anyhow::Result<()> {
+    Ok(writeln!(io::stderr().lock(), "{text}")?)
+}
+
 /// Writes a value as JSON.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string_pretty(value)?)

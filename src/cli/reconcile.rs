@@ -5,16 +5,12 @@ use std::{fs::File, io::Write as _, path::PathBuf};
 use anyhow::bail;
 use clap::Args;
 
-use super::{
-    NotDone,
-    jobs::{parse_age, whoami},
-    output,
-    target::Target,
-};
+use super::{NotDone, jobs::parse_age, output, target::Target};
 use crate::{
     clock::{Clock as _, SystemClock},
     compare::reconcile::{ReconcileReport, ReconcileRequest},
     config::Config,
+    control::Caller,
     domain::{difference::Finding, ids::RecordId, time::TimestampMs},
 };
 
@@ -79,8 +75,13 @@ impl TimeArgument {
     }
 }
 
-pub(super) async fn run(config: &Config, arguments: &ReconcileArgs) -> anyhow::Result<()> {
-    let report = compare(config, arguments).await.map_err(|error| error.context(NotDone))?;
+pub(super) async fn run(
+    config: &Config,
+    caller: &Caller,
+    arguments: &ReconcileArgs,
+) -> anyhow::Result<()> {
+    let report =
+        compare(config, caller, arguments).await.map_err(|error| error.context(NotDone))?;
     if arguments.json {
         output::json(&report)?;
     } else {
@@ -94,20 +95,24 @@ pub(super) async fn run(config: &Config, arguments: &ReconcileArgs) -> anyhow::R
 }
 
 /// Everything that must be done before it can be said whether anything differs.
-async fn compare(config: &Config, arguments: &ReconcileArgs) -> anyhow::Result<ReconcileReport> {
+async fn compare(
+    config: &Config,
+    caller: &Caller,
+    arguments: &ReconcileArgs,
+) -> anyhow::Result<ReconcileReport> {
     let now = SystemClock.now();
     let request = ReconcileRequest {
         since_ms: arguments.since.seen_at(now),
         until_ms: arguments.until.seen_at(now),
         adopt: arguments.adopt,
-        source: whoami(),
+        source: caller.who.clone(),
     };
     if request.since_ms > request.until_ms {
         bail!("--since is after --until");
     }
     // A file that cannot be written is better known of before OES is asked.
     let csv = arguments.csv.as_deref().map(File::create).transpose()?;
-    let mut target = Target::open(config, HOLDER).await?;
+    let mut target = Target::open(config, HOLDER, caller).await?;
     let compared = target.reconcile(config, &request).await;
     target.close().await?;
     let report = compared?;

@@ -9,22 +9,22 @@ use super::output;
 use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
-    control::ControlClient,
+    control::{Caller, ControlClient},
     domain::time::TimestampMs,
     operator::{self, Status},
     store::{lock::socket_path, open_readers},
 };
 
-pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
+pub(super) async fn run(config: &Config, caller: &Caller, json: bool) -> anyhow::Result<()> {
     let readers = open_readers(&config.store.path).await?;
-    let daemon = daemon(&config.store.path).await?;
+    let daemon = daemon(&config.store.path, caller).await?;
     let status = operator::status(&readers, daemon, SystemClock.now()).await?;
     if json { output::json(&status) } else { show(&status) }
 }
 
 /// What the daemon says of its parts; nothing if none listens. The lock is not asked: a daemon that
 /// starts at this moment would find it taken.
-async fn daemon(path: &Path) -> anyhow::Result<Option<Value>> {
+async fn daemon(path: &Path, caller: &Caller) -> anyhow::Result<Option<Value>> {
     let socket = socket_path(path)?;
     match UnixStream::connect(&socket).await {
         Err(error)
@@ -34,8 +34,8 @@ async fn daemon(path: &Path) -> anyhow::Result<Option<Value>> {
         }
         Ok(_) | Err(_) => {}
     }
-    let readiness = ControlClient::new(&socket)?.readiness().await;
-    Ok(Some(readiness.unwrap_or_else(|error| {
+    let said = ControlClient::new(&socket, caller.clone())?.status().await;
+    Ok(Some(said.unwrap_or_else(|error| {
         let part = json!({"name": "daemon", "ready": false, "detail": error.to_string()});
         json!({"ready": false, "parts": [part]})
     })))

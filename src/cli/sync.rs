@@ -2,10 +2,11 @@
 
 use clap::Args;
 
-use super::{jobs::whoami, output, target::Target};
+use super::{output, target::Target};
 use crate::{
     compare::sync::{SyncReport, SyncRequest},
     config::Config,
+    control::Caller,
     domain::ids::ConnectionId,
 };
 
@@ -26,10 +27,17 @@ pub(super) struct SyncArgs {
     json: bool,
 }
 
-pub(super) async fn run(config: &Config, arguments: &SyncArgs) -> anyhow::Result<()> {
-    let request =
-        SyncRequest { apply: arguments.apply, activate: arguments.activate.clone(), who: whoami() };
-    let mut target = Target::open(config, HOLDER).await?;
+pub(super) async fn run(
+    config: &Config,
+    caller: &Caller,
+    arguments: &SyncArgs,
+) -> anyhow::Result<()> {
+    let request = SyncRequest {
+        apply: arguments.apply,
+        activate: arguments.activate.clone(),
+        who: caller.who.clone(),
+    };
+    let mut target = Target::open(config, HOLDER, caller).await?;
     let compared = target.sync(config, &request).await;
     target.close().await?;
     let report = compared?;

@@ -15,16 +15,15 @@ use crate::{
         sync::{SyncReport, SyncRequest},
     },
     config::Config,
-    control::ControlClient,
-    domain::{ids::RecordId, policy::OperatorWord},
+    control::{Caller, ControlClient},
+    domain::{
+        action::{Operator, Switch},
+        ids::{QuarantineSeq, RecordId},
+    },
     metrics::Metrics,
     oes::OesClient,
-    pipeline::{
-        approve::Approval,
-        budget::Budget,
-        send_on::{Operator, SentOn},
-        wake::Wake,
-    },
+    operator::operations::{OperationError, Operations, Requeueing},
+    pipeline::{budget::Budget, wake::Wake},
     store::{
         Mark, OpenedBook,
         lock::{BookLock, LockError, socket_path},
@@ -32,23 +31,39 @@ use crate::{
         open_readers, open_writer,
         work::BookEventOutcome,
     },
-    writer::{Writer, WriterGone, WriterHandle, WriterParts},
+    writer::{Acted, JobAction, Writer, WriterHandle, WriterParts},
 };
 
+/// Why a comparison is made that a command asks for, where the command says no more.
+const ASKED_FOR: &str = "asked for on the command line";
+
 pub(super) enum Target {
-    Book { writer: WriterHandle, done: JoinHandle<anyhow::Result<()>>, _lock: BookLock },
-    Daemon { client: ControlClient, holder: String },
+    Book {
+        operations: Operations,
+        caller: Caller,
+        done: JoinHandle<anyhow::Result<()>>,
+        _lock: BookLock,
+    },
+    Daemon {
+        client: ControlClient,
+        holder: String,
+    },
 }
 
 impl Target {
     /// Takes the book's lock for `purpose`, or finds the daemon that has it.
-    pub(super) async fn open(config: &Config, purpose: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        config: &Config,
+        purpose: &str,
+        caller: &Caller,
+    ) -> anyhow::Result<Self> {
         let path = &config.store.path;
         let lock = match BookLock::take(path, purpose) {
             Ok(lock) => lock,
             Err(LockError::Held { holder, .. }) => {
+                let caller = caller.clone();
                 return Ok(Self::Daemon {
-                    client: ControlClient::new(&socket_path(path)?)?,
+                    client: ControlClient::new(&socket_path(path)?, caller)?,
                     holder,
                 });
             }
@@ -64,6 +79,7 @@ impl Target {
             mark: None,
             limits: config.retry.limits(),
             connection_grace: Duration::ZERO,
+            close_within: Duration::from_secs(config.operator.confirm_within_s),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
             lazy: Duration::ZERO,
@@ -74,7 +90,9 @@ impl Target {
         })
         .await?;
         let done = TaskTracker::new().spawn(async move { Ok(writer.run().await?) });
-        Ok(Self::Book { writer: handle, done, _lock: lock })
+        let readers = open_readers(path).await?;
+        let operations = Operations { readers, writer: handle, desk: None };
+        Ok(Self::Book { operations, caller: caller.clone(), done, _lock: lock })
     }
 
     /// Whose book it is, for a sentence.
@@ -85,18 +103,19 @@ impl Target {
         }
     }
 
-    /// Takes facts in, all together.
+    /// Takes facts in, all together. `source` says where they come from.
     pub(super) async fn apply(
         &mut self,
         source: &str,
         events: &[FileEvent],
     ) -> anyhow::Result<Vec<BookEventOutcome>> {
         match self {
-            Self::Book { writer, done, .. } => {
+            Self::Book { operations, done, caller, .. } => {
                 let events = events.iter().map(|event| event.event.clone()).collect();
-                match writer.apply_book_events(events, source.to_owned()).await {
+                let source = format!("{source} by {}", caller.who);
+                match operations.writer.apply_book_events(events, source).await {
                     Ok(applied) => applied.map_err(|reason| anyhow::anyhow!(reason)),
-                    Err(gone) => Err(why_gone(done, gone).await),
+                    Err(gone) => Err(why_gone(done, gone.into()).await),
                 }
             }
             Self::Daemon { client, holder } => {
@@ -114,9 +133,12 @@ impl Target {
         request: &SyncRequest,
     ) -> anyhow::Result<SyncReport> {
         match self {
-            Self::Book { writer, .. } => Ok(desk(config, writer).await?.sync(request).await?),
+            Self::Book { operations, .. } => {
+                Ok(desk(config, &operations.writer).await?.sync(request).await?)
+            }
             Self::Daemon { client, holder } => {
-                client.sync(request).await.map_err(|error| held_by(holder, error))
+                let compared = client.sync(request, ASKED_FOR).await;
+                compared.map_err(|error| held_by(holder, error))
             }
         }
     }
@@ -128,46 +150,72 @@ impl Target {
         request: &ReconcileRequest,
     ) -> anyhow::Result<ReconcileReport> {
         match self {
-            Self::Book { writer, .. } => Ok(desk(config, writer).await?.reconcile(request).await?),
+            Self::Book { operations, .. } => {
+                Ok(desk(config, &operations.writer).await?.reconcile(request).await?)
+            }
             Self::Daemon { client, holder } => {
-                client.reconcile(request).await.map_err(|error| held_by(holder, error))
+                let compared = client.reconcile(request, ASKED_FOR).await;
+                compared.map_err(|error| held_by(holder, error))
             }
         }
     }
 
-    /// Sends a parked job on.
-    pub(super) async fn send_on(
+    /// Carries an action out on jobs, no more than go together in one request.
+    pub(super) async fn act(
         &mut self,
-        record: RecordId,
-        by: Operator,
-    ) -> anyhow::Result<SentOn> {
+        action: JobAction,
+        records: &[RecordId],
+        by: &Operator,
+    ) -> anyhow::Result<Vec<(RecordId, Acted)>> {
         match self {
-            Self::Book { writer, done, .. } => match writer.send_on(record, by).await {
-                Ok(sent_on) => Ok(sent_on),
-                Err(gone) => Err(why_gone(done, gone).await),
-            },
+            Self::Book { operations, done, .. } => {
+                match operations.act(action, records, by).await {
+                    Ok(acted) => Ok(acted),
+                    Err(error) => Err(why_gone(done, error).await),
+                }
+            }
             Self::Daemon { client, holder } => {
-                let sent_on = client.send_on(record, &by).await;
-                sent_on.map_err(|error| held_by(holder, error))
+                let acted = client.act(action, records, by).await;
+                acted.map_err(|error| held_by(holder, error))
             }
         }
     }
 
-    /// Carries out an operator's word about a job that waits for one.
-    pub(super) async fn approve(
+    /// Puts a quarantined message back in.
+    pub(super) async fn requeue(
         &mut self,
-        record: RecordId,
-        word: OperatorWord,
-        by: Operator,
-    ) -> anyhow::Result<Approval> {
+        message: QuarantineSeq,
+        by: &Operator,
+    ) -> anyhow::Result<Requeueing> {
         match self {
-            Self::Book { writer, done, .. } => match writer.approve(record, word, by).await {
-                Ok(approval) => approval.map_err(|reason| anyhow::anyhow!(reason)),
-                Err(gone) => Err(why_gone(done, gone).await),
+            Self::Book { operations, done, .. } => match operations.requeue(message, by).await {
+                Ok(requeued) => Ok(requeued),
+                Err(error) => Err(why_gone(done, error).await),
             },
             Self::Daemon { client, holder } => {
-                let approval = client.approve(record, word, &by).await;
-                approval.map_err(|error| held_by(holder, error))
+                let requeued = client.requeue(message, &by.reason).await;
+                requeued.map_err(|error| held_by(holder, error))
+            }
+        }
+    }
+
+    /// Sets a switch. Answers whether that changed anything.
+    pub(super) async fn set_switch(
+        &mut self,
+        switch: Switch,
+        on: bool,
+        by: &Operator,
+    ) -> anyhow::Result<bool> {
+        match self {
+            Self::Book { operations, done, .. } => {
+                match operations.set_switch(switch, on, by).await {
+                    Ok(changed) => Ok(changed),
+                    Err(error) => Err(why_gone(done, error).await),
+                }
+            }
+            Self::Daemon { client, holder } => {
+                let set = client.set_switch(switch, on, &by.reason).await;
+                set.map_err(|error| held_by(holder, error))
             }
         }
     }
@@ -175,8 +223,10 @@ impl Target {
     /// Commits what is left and gives the book back.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         match self {
-            Self::Book { writer, done, _lock } => {
-                drop(writer);
+            Self::Book { operations, done, _lock, .. } => {
+                // Readers go first, so that the writer's close copies the whole log into the database.
+                operations.readers.close().await;
+                drop(operations);
                 done.await?
             }
             Self::Daemon { .. } => Ok(()),
@@ -217,10 +267,16 @@ async fn desk(config: &Config, writer: &WriterHandle) -> anyhow::Result<Desk> {
 }
 
 /// What ended the writer, rather than that it has ended.
-async fn why_gone(done: &mut JoinHandle<anyhow::Result<()>>, gone: WriterGone) -> anyhow::Error {
+async fn why_gone(
+    done: &mut JoinHandle<anyhow::Result<()>>,
+    error: OperationError,
+) -> anyhow::Error {
+    if !matches!(error, OperationError::Gone(_)) {
+        return error.into();
+    }
     match done.await {
         Ok(Err(error)) => error,
-        Ok(Ok(())) => gone.into(),
+        Ok(Ok(())) => error.into(),
         Err(panic) => panic.into(),
     }
 }

@@ -6,9 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CompareError, Desk};
 use crate::{
-    control::BOOK_EVENTS_MAX,
     domain::{
-        book::{BookEvent, BookFact, body_hash},
+        book::{BOOK_EVENTS_MAX, BookEvent, BookFact, body_hash},
         ids::{ConnectionId, CurrencyCode},
         shown::{Listed, ShownConnection},
         sync::{BookConnection, SYNC_SOURCE, SyncKind, SyncLine, SyncView, differences},

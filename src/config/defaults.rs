@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
     ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HttpConfig, LogConfig,
-    LogFormat, OesConfig, RetryConfig, ShutdownConfig, StoreConfig, WriterConfig,
+    LogFormat, OesConfig, OperatorConfig, RetryConfig, ShutdownConfig, StoreConfig, WriterConfig,
 };
 
 impl Default for StoreConfig {
@@ -87,7 +87,13 @@ impl Default for ArchiveConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_464)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_464)), tokens_file: None }
+    }
+}
+
+impl Default for OperatorConfig {
+    fn default() -> Self {
+        Self { confirm_within_s: 4 * 3_600 }
     }
 }
 

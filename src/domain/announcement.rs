@@ -29,6 +29,8 @@ pub enum KnownBy {
     Reply,
     /// The record, read back.
     ReadBack,
+    /// Two operators, where OES contradicted what was decided.
+    Operators,
 }
 
 /// The body of the event.

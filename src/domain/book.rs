@@ -19,6 +19,9 @@ use super::{
 /// Longest book event, in bytes of JSON.
 pub const EVENT_BYTES_MAX: usize = 16 * 1_024;
 
+/// Most events that are taken together; they share a transaction.
+pub const BOOK_EVENTS_MAX: usize = 500;
+
 /// A link between a client and this exchange, with the identifiers of both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -125,11 +125,13 @@ pub enum Kind {
     Archives,
     /// Which jobs stand in which archive.
     ArchivedJobs,
+    /// What operators did.
+    Actions,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are hashed.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Ledger,
         Self::SigningKeys,
         Self::Restores,
@@ -146,6 +148,7 @@ impl Kind {
         Self::Outbox,
         Self::Archives,
         Self::ArchivedJobs,
+        Self::Actions,
     ];
 
     /// One word for rows and hashes.
@@ -168,6 +171,7 @@ impl Kind {
             Self::Outbox => "outbox",
             Self::Archives => "archives",
             Self::ArchivedJobs => "archived_jobs",
+            Self::Actions => "actions",
         }
     }
 }

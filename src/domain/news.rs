@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{
+    action::{ActionKind, Switch},
     amount::{Balance, Quantity},
     decision::Outcome,
     ids::{ConnectionId, CurrencyCode, RecordId},
@@ -54,6 +55,30 @@ pub enum News {
         /// In which way.
         kind: ConflictKind,
     },
+    /// Two operators have said how OES ended a record that contradicted what was decided.
+    ClosedByOperators {
+        /// Which.
+        record: RecordId,
+        /// How it ended.
+        outcome: Outcome,
+        /// Who said so first.
+        proposed_by: String,
+        /// Who said so too.
+        confirmed_by: String,
+    },
+    /// A switch was set.
+    Switched {
+        /// Which.
+        switch: Switch,
+        /// Whether it is on now.
+        on: bool,
+        /// Who set it.
+        who: String,
+        /// Why.
+        reason: String,
+    },
+    /// An operator's action is in the journal.
+    Acted(ActionKind),
     /// A fed fact took an available balance below zero: the exchange fed more out than there was.
     Overdrawn {
         /// Whose.

@@ -6,20 +6,21 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{decide, send_on::Operator};
+use super::decide;
 use crate::{
     domain::{
+        action::{ActionKind, Operator},
         decision::{DecidedBy, Outcome},
         ids::RecordId,
         job::Job,
         policy::OperatorWord,
         state::{ParkReason, State},
     },
-    store::work::{JobEventKind, Work, WorkError},
+    store::work::{JobEventKind, NewAction, Subject, Work, WorkError},
 };
 
 /// What was decided about a record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DecidedAs {
     /// Cleared or released.
@@ -29,7 +30,7 @@ pub struct DecidedAs {
 }
 
 /// What became of an operator's word.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Approval {
     /// The job is decided now.
@@ -81,11 +82,13 @@ pub fn approve(
     }
     let job = work.job(seq)?;
     let (after, decided) = (job.state.to_string(), decided_as(job));
-    let kind = match said {
-        OperatorWord::Approved => JobEventKind::Approved,
-        OperatorWord::Refused => JobEventKind::Refused,
+    let (kind, action) = match said {
+        OperatorWord::Approved => (JobEventKind::Approved, ActionKind::Approve),
+        OperatorWord::Refused => (JobEventKind::Refused, ActionKind::Refuse),
     };
     let detail = json!({"who": by.who, "why": by.reason, "from": before.to_string(), "to": after});
     work.note(seq, kind, &detail);
+    let detail = json!({"from": before.to_string(), "to": after, "decided": decided});
+    work.act(NewAction { kind: action, by: by.clone(), subject: Subject::Job(seq), detail });
     Ok(decided.map_or(Approval::Parked(after), Approval::Decided))
 }

@@ -9,6 +9,7 @@ use super::wake::{Rested, Wake, rest};
 use crate::{
     clock::Clock,
     domain::{
+        action::Switch,
         decision::{DecidedBy, Decision},
         ids::JobSeq,
         job::Job,
@@ -205,7 +206,15 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
+    let switches = writer.switches();
     loop {
+        if !switches.is_on(Switch::Signing) {
+            // The bell rings when it is on again.
+            if rest(&wake.decide, None, clock.as_ref(), &stop).await == Rested::Stop {
+                return Ok(());
+            }
+            continue;
+        }
         let now = clock.now();
         let due = readers.next_decision_due(now).await?;
         if due.is_some_and(|due| due <= now) {

@@ -13,7 +13,10 @@ use super::record::{Intake, Recorded, bad_message};
 use crate::{
     broker::{self, BrokerError, ConsumerSession, Delivery},
     config::BrokerConfig,
-    domain::message::{Refusal, RefusalCode, parse_job},
+    domain::{
+        action::Switch,
+        message::{Refusal, RefusalCode, parse_job},
+    },
     health::{BrokerSide, Health},
     metrics::Metrics,
     writer::{Recording, WriterGone, WriterHandle},
@@ -64,6 +67,7 @@ impl Course {
 /// Why a session ended.
 enum SessionEnd {
     Stopped,
+    SwitchedOff,
     WriterGone,
     Lost(BrokerError),
 }
@@ -82,7 +86,12 @@ impl Receiver {
     pub async fn run(self, stop: CancellationToken) {
         let schedule = self.config.reconnect_schedule();
         let mut course = Course::default();
+        let switches = self.writer.switches();
         while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = switches.until(Switch::Intake, true) => {}
+            }
             let began = Instant::now();
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
@@ -95,6 +104,12 @@ impl Receiver {
             self.health.broker_connected(BrokerSide::Consumer, false);
             match end {
                 SessionEnd::Stopped | SessionEnd::WriterGone => break,
+                SessionEnd::SwitchedOff => {
+                    tracing::warn!(
+                        queue = self.config.jobs_queue,
+                        "an operator switched intake off"
+                    );
+                }
                 SessionEnd::Lost(error) => {
                     course.lost(began.elapsed());
                     let delay = schedule.delay(course.failures);
@@ -143,7 +158,7 @@ impl Receiver {
             Ok(()) => SessionEnd::Stopped,
             Err(end) => end,
         };
-        if matches!(end, SessionEnd::Stopped) {
+        if matches!(end, SessionEnd::Stopped | SessionEnd::SwitchedOff) {
             // No more deliveries; what has been delivered is finished and acknowledged.
             if let Err(error) = self.drain(&session, &mut pending).await {
                 tracing::warn!(%error, "some deliveries were not acknowledged and will come again");
@@ -160,11 +175,15 @@ impl Receiver {
         course: &mut Course,
         stop: &CancellationToken,
     ) -> Result<(), SessionEnd> {
+        let switches = self.writer.switches();
+        let switched_off = switches.until(Switch::Intake, false);
+        tokio::pin!(switched_off);
         let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                () = &mut switched_off => return Err(SessionEnd::SwitchedOff),
                 delivery = session.next() => {
                     let delivery = delivery?;
                     course.has_taken = true;

@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     crash,
     domain::{
+        action::Switch,
         reply::{Verdict, classify},
         state::Doubt,
     },
@@ -180,8 +181,11 @@ impl Feeder {
     /// # Errors
     /// [`StoreError`] when the book cannot be read.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+        let switches = self.writer.switches();
         loop {
-            let due = self.readers.next_attempt_due().await?;
+            let is_on = switches.is_on(Switch::Signing) && switches.is_on(Switch::Sending);
+            // The bell rings when they are on again.
+            let due = if is_on { self.readers.next_attempt_due().await? } else { None };
             if due.is_none_or(|due| due > self.clock.now()) {
                 let rested = rest(&self.wake.send, due, self.clock.as_ref(), &stop).await;
                 if rested == Rested::Stop {

@@ -9,43 +9,15 @@ use serde_json::json;
 
 use crate::{
     domain::{
+        action::{ActionKind, Operator},
         ids::RecordId,
         state::{Event, ParkReason, State},
     },
-    store::work::{JobEventKind, Work, WorkError},
+    store::work::{JobEventKind, NewAction, Subject, Work, WorkError},
 };
 
-/// Longest name and reason that are kept, in bytes.
-pub const WORDS_BYTES_MAX: usize = 512;
-
-/// Who sends a job on, and why. Kept with the job.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Operator {
-    /// The person, as far as the system knows.
-    pub who: String,
-    /// What they say about it.
-    pub reason: String,
-}
-
-impl Operator {
-    /// Somebody with a reason.
-    ///
-    /// # Errors
-    /// What is wrong with it, for a reader.
-    pub fn new(who: &str, reason: &str) -> Result<Self, &'static str> {
-        let (who, reason) = (who.trim(), reason.trim());
-        if who.is_empty() || reason.is_empty() {
-            return Err("a name and a reason are needed");
-        }
-        if who.len() > WORDS_BYTES_MAX || reason.len() > WORDS_BYTES_MAX {
-            return Err("the name or the reason is longer than 512 bytes");
-        }
-        Ok(Self { who: who.to_owned(), reason: reason.to_owned() })
-    }
-}
-
 /// What became of the request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SentOn {
     /// The job goes on; this is its state now.
@@ -86,5 +58,7 @@ pub fn send_on(work: &mut Work, record: RecordId, by: &Operator) -> Result<SentO
     let after = job.state.to_string();
     let detail = json!({"who": by.who, "why": by.reason, "from": before.to_string(), "to": after});
     work.note(seq, JobEventKind::SentOn, &detail);
+    let (subject, detail) = (Subject::Job(seq), json!({"from": before.to_string(), "to": after}));
+    work.act(NewAction { kind: ActionKind::Retry, by: by.clone(), subject, detail });
     Ok(SentOn::GoesOn(after))
 }

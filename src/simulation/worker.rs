@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     domain::{
+        action::Operator,
         book::BookEvent,
         gate::{Permission, StopCause},
         ids::{JobSeq, RecordId},
@@ -25,7 +26,7 @@ use crate::{
         decide::{self, Decided},
         record::{Intake, Recorded, bad_message, record},
         resolve::{self, ReadResult},
-        send_on::{self, Operator},
+        send_on,
         sign::{self, PreparedAttempt},
     },
     store::work::{AttemptEnd, ContentHashKey, Needs, Work, WorkError},
@@ -371,7 +372,7 @@ impl World {
 }
 
 fn somebody() -> Operator {
-    Operator { who: "somebody".to_owned(), reason: "looked".to_owned() }
+    Operator::new("somebody", "looked").unwrap()
 }
 
 fn add_needs(message: &Message, needs: &mut Needs) {

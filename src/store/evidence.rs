@@ -97,6 +97,7 @@ async fn rows_of(
            UNION ALL SELECT 'transfers', transfer_seq, booked_at_ms FROM transfers
                      WHERE job_seq = ?1 AND phase IN ('posted', 'voided', 'overruled')
            UNION ALL SELECT 'job_events', event_seq, at_ms FROM job_events WHERE job_seq = ?1
+           UNION ALL SELECT 'actions', action_seq, at_ms FROM actions WHERE job_seq = ?1
            UNION ALL SELECT 'outbox', outbox_seq, created_at_ms FROM outbox WHERE job_seq = ?1"#,
         job
     )

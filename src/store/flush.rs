@@ -3,6 +3,7 @@
 //! Each statement takes its rows as one JSON array and must change exactly as many rows as the array
 //! has; updates are guarded by what was read. Anything else rolls the whole batch back.
 
+mod actions;
 mod archive;
 mod book;
 mod jobs;
@@ -42,6 +43,8 @@ pub(super) async fn flush(
     jobs::job_events(connection, work).await?;
     messages::quarantine(connection, work).await?;
     messages::outbox(connection, work).await?;
+    actions::actions(connection, work).await?;
+    actions::switches(connection, work).await?;
     messages::published(connection, work).await?;
     super::runs::flush(connection, work).await?;
     jobs::job_counts(connection, work).await?;

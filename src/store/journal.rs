@@ -93,6 +93,12 @@ const fn form(kind: Kind) -> Form {
         ),
         Kind::Archives => ("archives", "archive_seq", "archive_seq, archive_uuid, begun_at_ms"),
         Kind::ArchivedJobs => ("archived_jobs", "job_seq", "job_seq, archive_seq, archived_at_ms"),
+        Kind::Actions => (
+            "actions",
+            "action_seq",
+            "action_seq, at_ms, kind, who, reason, job_seq, quarantine_seq, switch, outcome, \
+             expires_at_ms, bulk_id, detail",
+        ),
     };
     Form { from, number, columns }
 }
@@ -201,7 +207,8 @@ pub(super) async fn rows_there(
         | Kind::Quarantine
         | Kind::Outbox
         | Kind::Archives
-        | Kind::ArchivedJobs => (form(kind).from, "true"),
+        | Kind::ArchivedJobs
+        | Kind::Actions => (form(kind).from, "true"),
     };
     let sql = format!("SELECT count(*) FROM {table} WHERE {done}");
     let there: i64 =
@@ -314,6 +321,7 @@ pub(super) fn rows_of(work: &Work) -> SealedRows {
     rows.add(Kind::Attempts, changes.attempts.iter().map(|(seq, ..)| seq.get()));
     rows.add(Kind::AttemptEnds, changes.attempt_ends.iter().map(|(seq, _)| seq.get()));
     rows.add(Kind::JobEvents, changes.job_events.iter().map(|new| new.seq));
+    rows.add(Kind::Actions, changes.actions.iter().map(|new| new.seq));
     let ended =
         work.jobs.values().filter(|tracked| tracked.changed && tracked.job.state.is_final());
     rows.add(Kind::Endings, ended.map(|tracked| tracked.job.seq.get()));

@@ -1,5 +1,6 @@
 //! Reading the rows that a batch needs, a statement per kind of row.
 
+mod actions;
 mod due;
 mod sums;
 
@@ -43,7 +44,8 @@ impl Counters {
                     (SELECT coalesce(max(job_event_seq), 0) FROM archives)) AS "job_event!: i64",
                 (SELECT coalesce(max(quarantine_seq), 0) FROM quarantine) AS "quarantine!: i64",
                 max((SELECT coalesce(max(outbox_seq), 0) FROM outbox),
-                    (SELECT coalesce(max(outbox_seq), 0) FROM archives)) AS "outbox!: i64""#
+                    (SELECT coalesce(max(outbox_seq), 0) FROM archives)) AS "outbox!: i64",
+                (SELECT coalesce(max(action_seq), 0) FROM actions) AS "action!: i64""#
         )
         .fetch_one(connection)
         .await
@@ -57,6 +59,7 @@ impl Counters {
             job_event: row.job_event,
             quarantine: row.quarantine,
             outbox: row.outbox,
+            action: row.action,
             turns: Turns::default(),
             restored_at: row.restored_at_ms.map(TimestampMs::from_millis),
         })
@@ -106,6 +109,7 @@ pub(super) async fn load(
     sums::load_daily(connection, &mut work, &needs.accounts).await?;
     load_book_events(connection, &mut work, needs).await?;
     load_quarantined(connection, &mut work, needs).await?;
+    actions::load_proposals(connection, &mut work, needs).await?;
     Ok(work)
 }
 

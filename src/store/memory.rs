@@ -13,6 +13,7 @@ use super::work::{
     Work, daily_key,
 };
 use crate::domain::{
+    action::Proposal,
     book::{Connection, Currency, body_hash},
     ids::{
         AttemptSeq, BookEventId, ConnectionId, CurrencyCode, JobSeq, OutboxSeq, QuarantineSeq,
@@ -57,6 +58,7 @@ pub(crate) struct MemoryBook {
     pub(crate) attempts: BTreeMap<AttemptSeq, AttemptRow>,
     pub(crate) outbox: BTreeMap<OutboxSeq, OutboxRow>,
     pub(crate) quarantine: BTreeMap<QuarantineSeq, QuarantineRow>,
+    proposals: HashMap<JobSeq, Proposal>,
     transfers: Vec<NewTransfer>,
     by_record: HashMap<RecordId, JobSeq>,
     quarantined: HashMap<(String, ContentHashKey), QuarantineSeq>,
@@ -81,6 +83,7 @@ impl MemoryBook {
             job_event: 0,
             quarantine: 0,
             outbox: 0,
+            action: 0,
             turns: Turns::default(),
             restored_at: None,
         };
@@ -90,6 +93,7 @@ impl MemoryBook {
             attempts: BTreeMap::new(),
             outbox: BTreeMap::new(),
             quarantine: BTreeMap::new(),
+            proposals: HashMap::new(),
             transfers: Vec::new(),
             by_record: HashMap::new(),
             quarantined: HashMap::new(),
@@ -196,6 +200,9 @@ impl MemoryBook {
                 (key.clone(), account)
             }));
         }
+        let proposed = needs.proposals.iter().filter_map(|record| self.by_record.get(record));
+        work.proposals
+            .extend(proposed.filter_map(|seq| Some((*seq, self.proposals.get(seq)?.clone()))));
         for id in &needs.book_events {
             work.book_events.extend(self.book_events.get(id).map(|hash| (id.clone(), *hash)));
         }
@@ -268,6 +275,9 @@ impl MemoryBook {
         let sums = work.currency_totals.into_iter().map(|(key, sum)| (key, sum.totals));
         self.currency_totals.extend(sums);
         self.daily.extend(work.daily.into_iter().map(|(key, sum)| (key, sum.totals)));
+        if !work.changes.actions.is_empty() {
+            self.proposals.extend(work.proposals);
+        }
         let changes = work.changes;
         self.transfers.extend(changes.transfers);
         for (seq, AttemptEnd { result, .. }) in changes.attempt_ends {

@@ -10,19 +10,27 @@ use super::{
 };
 use crate::domain::{decision::Outcome, ids::OutboxSeq, job::JobType, time::TimestampMs};
 
+mod actions;
 mod archive;
 mod book;
 mod compare;
 mod due;
 mod jobs;
+mod quarantine;
+mod risk;
+mod runs;
 mod settings;
 mod timeline;
 
+pub use actions::{ActionFilter, ActionLine, SwitchLine};
 pub use archive::Archivable;
 pub use book::Holding;
 pub use compare::QuarantinedMessage;
 pub use due::ReadTarget;
-pub use jobs::{JobFilter, JobLine};
+pub use jobs::{Cursor, CursorError, JobFilter, JobLine, JobPage, PAGE_MAX, Sort};
+pub use quarantine::{QuarantineFilter, QuarantineLine, QuarantinedBytes, Requeued};
+pub use risk::RiskLine;
+pub use runs::{FindingLine, RunLine};
 pub use settings::{FieldChange, SettingLine, SettingsFilter};
 pub use timeline::{AttemptLine, DecisionLine, JobHistory, NoteLine, OutboxLine, TransferLine};
 
@@ -59,7 +67,7 @@ pub enum OutboxContent {
 }
 
 /// How many jobs there are in a state.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct StateCount {
     /// The state's name.
     pub state: String,
@@ -71,7 +79,7 @@ pub struct StateCount {
 }
 
 /// The oldest job that rests in a state.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OldestJob {
     /// The state's name.
@@ -81,7 +89,7 @@ pub struct OldestJob {
 }
 
 /// Released records that OES has not confirmed.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleasedUnconfirmed {
     /// How many.
@@ -91,7 +99,7 @@ pub struct ReleasedUnconfirmed {
 }
 
 /// Jobs that wait for an operator's approval.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApprovalsWaiting {
     /// How many.

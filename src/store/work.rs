@@ -4,6 +4,7 @@
 //! what changed in one transaction. Nothing here touches the database, and nothing is true before
 //! that transaction is committed.
 
+mod actions;
 mod changes;
 mod messages;
 mod sums;
@@ -13,17 +14,19 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 
 pub(super) use changes::{
-    Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, Sum, TrackedJob,
+    Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, NumberedAction, Sum,
+    TrackedJob,
 };
 pub use changes::{
-    AttemptEnd, BadMessage, BookEventOutcome, ContentHashKey, JobEventKind, Needs, NewAttempt,
-    OutcomeMessage, Owner,
+    AttemptEnd, BadMessage, BookEventOutcome, ContentHashKey, JobEventKind, Needs, NewAction,
+    NewAttempt, OutcomeMessage, Owner, Subject,
 };
 pub(super) use sums::daily_key;
 
 use super::archive::Removal;
 use super::runs::FinishedRun;
 use crate::domain::{
+    action::Proposal,
     amount::{AmountError, Balance},
     book::{Adjustment, BookEvent, BookFact, Connection, Currency, body_hash},
     decision::{DecidedBy, Decision, Outcome},
@@ -92,6 +95,7 @@ pub struct Counters {
     pub(super) job_event: i64,
     pub(super) quarantine: i64,
     pub(super) outbox: i64,
+    pub(super) action: i64,
     pub(super) turns: Turns,
     /// When the last restore was accepted.
     pub(super) restored_at: Option<TimestampMs>,
@@ -125,6 +129,7 @@ pub struct Work {
     pub(super) accounts: BTreeMap<AccountKey, Account>,
     pub(super) book_events: HashMap<BookEventId, ContentHash>,
     pub(super) quarantined: HashMap<(String, ContentHashKey), QuarantineSeq>,
+    pub(super) proposals: HashMap<JobSeq, Proposal>,
     pub(super) due_attempts: Vec<JobSeq>,
     pub(super) due_decisions: Vec<JobSeq>,
     pub(super) first_attempts_left: bool,
@@ -147,6 +152,7 @@ impl Work {
             accounts: BTreeMap::new(),
             book_events: HashMap::new(),
             quarantined: HashMap::new(),
+            proposals: HashMap::new(),
             due_attempts: Vec::new(),
             due_decisions: Vec::new(),
             first_attempts_left: false,

@@ -10,20 +10,18 @@ use super::{
 };
 use crate::{
     domain::{
-        ids::{JobSeq, RecordId},
+        action::{Switch, Switches},
+        ids::JobSeq,
         news::News,
-        policy::OperatorWord,
         schedule::RetryLimits,
         state::{Event, ParkReason, State},
     },
     pipeline::{
-        approve::{self, Approval},
         budget::{Budget, SendPermit},
         confirm, decide,
         record::{Recorded, record},
         resolve,
         send::Permitted,
-        send_on::{self, Operator},
         sign,
     },
     store::work::{JobEventKind, Work, WorkError},
@@ -38,6 +36,10 @@ pub(super) struct Act<'a> {
     pub(super) connection_grace: Duration,
     /// Whether an operator's word decides although there is no key here.
     pub(super) decides_without_key: bool,
+    /// What operators have switched off, settings of this batch included.
+    pub(super) switches: Switches,
+    /// How long an operator's word about the end of a record can be confirmed.
+    pub(super) close_within: Duration,
     pub(super) first_attempts_wait: bool,
     /// Due attempts that commands of this batch have taken.
     pub(super) due_taken: usize,
@@ -98,15 +100,16 @@ impl Act<'_> {
                 park(self.work, *job, *reason, why, self.limits)?;
                 Ok(Done::Nothing)
             }
-            Command::SendOn { record, by, .. } => {
-                Ok(Done::SentOn(send_on::send_on(self.work, *record, by)?))
+            Command::Act { acts, .. } => self.act(acts),
+            Command::Requeue { message, intake, by, record_only, .. } => {
+                self.requeue(*message, intake, by, *record_only)
+            }
+            Command::SetSwitch { switch, on, by, .. } => {
+                Ok(Done::Switched(self.set_switch(*switch, *on, by)))
             }
             Command::Archive { removal, .. } => {
                 let fits = self.work.archive(removal.as_ref().clone());
                 Ok(Done::Archived(fits.then_some(()).ok_or_else(|| "one at a time".to_owned())))
-            }
-            Command::Approve { record, word, by, .. } => {
-                Ok(Done::Approved(self.approve(*record, *word, by)?))
             }
             Command::NoteRun { run, .. } => {
                 self.work.note_run(run.as_ref().clone());
@@ -118,16 +121,23 @@ impl Act<'_> {
 
     /// Decides a job and, if it may be sent at once, prepares its attempt: one transaction from the
     /// message to the bytes that leave.
-    fn decide_and_prepare(&mut self, seq: JobSeq) -> Result<Option<Permitted>, WorkError> {
+    pub(super) fn decide_and_prepare(
+        &mut self,
+        seq: JobSeq,
+    ) -> Result<Option<Permitted>, WorkError> {
         // Without a key nothing is decided: a decision is made to be signed.
-        let Some(signing) = self.signing else {
+        let Some(signing) = self.signing.filter(|_| self.switches.is_on(Switch::Signing)) else {
             return Ok(None);
         };
         match decide::decide(self.work, seq, self.connection_grace)? {
             decide::Decided::Decided => {}
             decide::Decided::Waits | decide::Decided::Parked(_) => return Ok(None),
         }
-        let permit = if self.first_attempts_wait { None } else { signing.budget.try_send_permit() };
+        let permit = if self.first_attempts_wait || !self.switches.is_on(Switch::Sending) {
+            None
+        } else {
+            signing.budget.try_send_permit()
+        };
         let Some(permit) = permit else {
             (self.first_attempts_wait, self.deferred) = (true, true);
             return Ok(None);
@@ -136,26 +146,9 @@ impl Act<'_> {
         Ok(Some((attempt, permit)))
     }
 
-    /// Carries out an operator's word, unless decisions are off.
-    fn approve(
-        &mut self,
-        record: RecordId,
-        word: OperatorWord,
-        by: &Operator,
-    ) -> Result<Approval, WorkError> {
-        if self.signing.is_none() && !self.decides_without_key {
-            return Ok(Approval::DecisionsAreOff);
-        }
-        let approval = approve::approve(self.work, record, word, by)?;
-        if matches!(approval, Approval::Decided(_)) {
-            // It waits for its turn like any other.
-            (self.first_attempts_wait, self.deferred) = (true, true);
-        }
-        Ok(approval)
-    }
-
     fn prepare_due(&mut self, permits: &[SendPermit]) -> Result<Done, WorkError> {
-        let Some(signing) = self.signing else {
+        let may_send = self.switches.is_on(Switch::Signing) && self.switches.is_on(Switch::Sending);
+        let Some(signing) = self.signing.filter(|_| may_send) else {
             return Ok(Done::Prepared(Vec::new()));
         };
         let due: Vec<JobSeq> = self

@@ -13,12 +13,8 @@ use super::{
 };
 use crate::{
     crash,
-    domain::{
-        ids::JobSeq,
-        reply::Verdict,
-        state::{Doubt, ParkReason},
-    },
-    pipeline::{record::Recorded, resolve, send::Permitted},
+    domain::{ids::JobSeq, reply::Verdict},
+    pipeline::{record::Recorded, send::Permitted},
     store::{
         StoreError,
         mark::Marked,
@@ -140,13 +136,15 @@ impl Writer {
             limits: &self.limits,
             connection_grace: self.connection_grace,
             decides_without_key: self.decides_without_key,
+            switches: self.switches.now(),
+            close_within: self.close_within,
             first_attempts_wait: self.first_attempts_wait,
             due_taken: 0,
             deferred: false,
         };
         let acted: Result<Vec<Done>, WorkError> =
             batch.iter_mut().map(|command| act.carry_out(command)).collect();
-        let first_attempts_wait = act.first_attempts_wait;
+        let (first_attempts_wait, switches) = (act.first_attempts_wait, act.switches);
         match acted {
             Ok(done) => {
                 let news = open.work.take_news();
@@ -161,6 +159,7 @@ impl Writer {
                 self.mark(counters).await.map_err(Failure::Fatal)?;
                 self.counters = counters;
                 self.first_attempts_wait = first_attempts_wait;
+                self.switches.set(switches);
                 self.metrics.committed(batch.len(), begun.elapsed());
                 self.metrics.log_is(self.book.log_bytes());
                 for item in &news {
@@ -243,17 +242,8 @@ impl Writer {
                 self.wake.announce.notify_one();
                 let _waiting = answer.send(());
             }
-            (Command::SendOn { answer, .. }, Done::SentOn(sent_on)) => {
-                self.wake.decide.notify_one();
-                self.wake.resolve.notify_one();
-                let _waiting = answer.send(sent_on);
-            }
             (Command::Archive { answer, .. }, Done::Archived(told)) => {
                 let _waiting = answer.send(told);
-            }
-            (Command::Approve { answer, .. }, Done::Approved(approval)) => {
-                self.wake.send.notify_one();
-                let _waiting = answer.send(Ok(approval));
             }
             (Command::NoteRun { answer, .. }, _) => {
                 let _waiting = answer.send(Ok(()));
@@ -263,14 +253,46 @@ impl Writer {
                 self.signing = None;
                 let _waiting = answer.send(());
             }
+            (command, done) => self.tell_operator(command, done),
+        }
+    }
+
+    /// Tells an operator what is committed.
+    fn tell_operator(&self, command: Command, done: Done) {
+        match (command, done) {
+            (Command::Act { answer, .. }, Done::Acted(acted)) => {
+                // Sent on, decided, or ended: whichever it was, somebody has work.
+                for bell in [&self.wake.decide, &self.wake.resolve, &self.wake.send] {
+                    bell.notify_one();
+                }
+                self.wake.announce.notify_one();
+                let _waiting = answer.send(acted);
+            }
+            (Command::Requeue { answer, .. }, Done::Recorded { recorded, send }) => {
+                self.wake_after_recording(recorded, send.is_some());
+                self.send(send.map(|permitted| *permitted));
+                let _waiting = answer.send(Ok(recorded));
+            }
+            (Command::SetSwitch { answer, .. }, Done::Switched(changed)) => {
+                self.wake.decide.notify_one();
+                self.wake.send.notify_one();
+                let _waiting = answer.send(Ok(changed));
+            }
+            // Nobody waits for these, or what was done is of another kind.
             (
                 Command::Record { .. }
+                | Command::Quarantine { .. }
                 | Command::Prepare { .. }
                 | Command::DecideDue { .. }
+                | Command::Finish { .. }
+                | Command::SettleReads { .. }
                 | Command::ApplyBook { .. }
-                | Command::SendOn { .. }
+                | Command::Act { .. }
+                | Command::Requeue { .. }
+                | Command::SetSwitch { .. }
                 | Command::Archive { .. }
-                | Command::Approve { .. }
+                | Command::NoteRun { .. }
+                | Command::StopPreparing { .. }
                 | Command::Published { .. }
                 | Command::Park { .. },
                 _,
@@ -296,121 +318,5 @@ impl Writer {
             // A sender that has ended leaves the attempt open; it is read back at the next start.
             let _sent = signing.sends.send(attempt);
         }
-    }
-
-    /// Does what is to be done about a command that fails even alone.
-    async fn refuse(
-        &mut self,
-        command: Command,
-        reason: String,
-        due: Option<JobSeq>,
-    ) -> Result<(), WriterError> {
-        let doing = command.name();
-        tracing::error!(command = doing, reason, "a command was refused");
-        match command {
-            Command::Record { intake, record_only: false, answer } => {
-                let command = Command::Record { intake, record_only: true, answer };
-                Box::pin(self.execute(vec![command])).await
-            }
-            Command::Record { answer, .. } => {
-                let _waiting = answer.send(Recording::Refused(reason));
-                Ok(())
-            }
-            Command::ApplyBook { answer, .. } => {
-                let _waiting = answer.send(Err(reason));
-                Ok(())
-            }
-            // The job goes on waiting; nobody else is concerned.
-            Command::Approve { answer, .. } => {
-                let _waiting = answer.send(Err(reason));
-                Ok(())
-            }
-            Command::Archive { answer, .. } | Command::NoteRun { answer, .. } => {
-                let _waiting = answer.send(Err(reason));
-                Ok(())
-            }
-            // The answer cannot be booked, so it counts as one that tells nothing, and the record is
-            // read back. If not even that can be written, the machine cannot be trusted.
-            Command::Finish { mut reply, answer }
-                if reply.verdict != Verdict::Doubtful(Doubt::OddAnswer) =>
-            {
-                reply.verdict = Verdict::Doubtful(Doubt::OddAnswer);
-                reply.end.result = reply.verdict.as_str();
-                reply.end.detail = Some(format!("the answer could not be booked: {reason}"));
-                Box::pin(self.execute(vec![Command::Finish { reply, answer }])).await
-            }
-            Command::SettleReads { results, answer } => {
-                self.settle_one_by_one(results, reason).await?;
-                let _waiting = answer.send(());
-                Ok(())
-            }
-            // Fewer and fewer jobs, until the one at fault is alone; the loop asks for the rest.
-            Command::Prepare { mut permits, answer } => {
-                if permits.len() > 1 {
-                    permits.truncate(permits.len().div_euclid(2));
-                    return Box::pin(self.execute(vec![Command::Prepare { permits, answer }]))
-                        .await;
-                }
-                self.park_due(due, ParkReason::StepFailed, doing, reason).await?;
-                let _waiting = answer.send(());
-                Ok(())
-            }
-            Command::DecideDue { limit, answer } => {
-                if limit > 1 {
-                    let limit = limit.div_euclid(2);
-                    return Box::pin(self.execute(vec![Command::DecideDue { limit, answer }]))
-                        .await;
-                }
-                self.park_due(due, ParkReason::DecideFailed, doing, reason).await?;
-                let _waiting = answer.send(());
-                Ok(())
-            }
-            Command::Quarantine { .. }
-            | Command::Finish { .. }
-            | Command::Published { .. }
-            | Command::SendOn { .. }
-            | Command::StopPreparing { .. }
-            | Command::Park { .. } => Err(WriterError::Stuck { doing, reason }),
-        }
-    }
-
-    async fn settle_one_by_one(
-        &mut self,
-        mut results: Vec<(JobSeq, resolve::ReadResult)>,
-        reason: String,
-    ) -> Result<(), WriterError> {
-        if results.len() == 1
-            && let Some((job, _)) = results.pop()
-        {
-            return self.park(job, ParkReason::StepFailed, reason).await;
-        }
-        for result in results {
-            let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
-            let command = Command::SettleReads { results: vec![result], answer };
-            Box::pin(self.execute(vec![command])).await?;
-        }
-        Ok(())
-    }
-
-    async fn park_due(
-        &mut self,
-        due: Option<JobSeq>,
-        reason: ParkReason,
-        doing: &'static str,
-        why: String,
-    ) -> Result<(), WriterError> {
-        match due {
-            Some(job) => self.park(job, reason, why).await,
-            None => Err(WriterError::Stuck { doing, reason: why }),
-        }
-    }
-
-    async fn park(
-        &mut self,
-        job: JobSeq,
-        reason: ParkReason,
-        why: String,
-    ) -> Result<(), WriterError> {
-        Box::pin(self.execute(vec![Command::Park { job, reason, why }])).await
     }
 }

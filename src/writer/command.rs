@@ -2,22 +2,23 @@
 
 use tokio::sync::oneshot;
 
-use super::Recording;
+use super::{
+    Recording,
+    action::{Acted, JobAction},
+};
 use crate::{
     domain::{
+        action::{Operator, Switch},
         book::{BookEvent, BookFact},
-        ids::{JobSeq, OutboxSeq, RecordId},
-        policy::OperatorWord,
+        ids::{JobSeq, OutboxSeq, QuarantineSeq, RecordId},
         state::ParkReason,
     },
     pipeline::{
-        approve::Approval,
         budget::SendPermit,
         confirm::Reply,
         record::{Intake, Recorded},
         resolve::ReadResult,
         send::Permitted,
-        send_on::{Operator, SentOn},
         sign::PreparedAttempt,
     },
     store::archive::Removal,
@@ -53,23 +54,40 @@ pub(super) enum Command {
         source: String,
         answer: oneshot::Sender<Result<Vec<BookEventOutcome>, String>>,
     },
-    /// A parked job that an operator lets go on.
-    SendOn { record: RecordId, by: Operator, answer: oneshot::Sender<SentOn> },
+    /// What an operator does to jobs.
+    Act { acts: Acts, answer: oneshot::Sender<Vec<(RecordId, Acted)>> },
+    /// A quarantined message that an operator puts back in.
+    Requeue {
+        message: QuarantineSeq,
+        intake: Box<Intake>,
+        by: Operator,
+        /// Leave the decision to later, as with a message that has just arrived.
+        record_only: bool,
+        answer: oneshot::Sender<Result<Recorded, String>>,
+    },
+    /// A switch that an operator sets; answers whether that changes anything.
+    SetSwitch {
+        switch: Switch,
+        on: bool,
+        by: Operator,
+        answer: oneshot::Sender<Result<bool, String>>,
+    },
     /// Rows that are in an archive now, to be removed from the book.
     Archive { removal: Box<Removal>, answer: oneshot::Sender<Result<(), String>> },
-    /// An operator's word about a job that waits for one.
-    Approve {
-        record: RecordId,
-        word: OperatorWord,
-        by: Operator,
-        answer: oneshot::Sender<Result<Approval, String>>,
-    },
     /// A comparison with OES that has ended.
     NoteRun { run: Box<FinishedRun>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
     Park { job: JobSeq, reason: ParkReason, why: String },
+}
+
+/// What an operator does to jobs.
+#[derive(Clone, Debug)]
+pub(super) struct Acts {
+    pub(super) action: JobAction,
+    pub(super) records: Vec<RecordId>,
+    pub(super) by: Operator,
 }
 
 /// What a command did, to be told once it is committed.
@@ -83,12 +101,12 @@ pub(super) enum Done {
     Prepared(Vec<PreparedAttempt>),
     /// Facts were taken in or not.
     Book(Vec<BookEventOutcome>),
-    /// A job goes on or does not.
-    SentOn(SentOn),
+    /// An operator's action was carried out on jobs, or not.
+    Acted(Vec<(RecordId, Acted)>),
+    /// A switch was set, or was so already.
+    Switched(bool),
     /// Rows were removed, or not, because another command of the batch removed some.
     Archived(Result<(), String>),
-    /// An operator's word was carried out or not.
-    Approved(Approval),
     /// Nothing that needs telling.
     Nothing,
 }
@@ -110,9 +128,10 @@ impl Command {
             Self::SettleReads { .. } => "settle_reads",
             Self::Published { .. } => "published",
             Self::ApplyBook { .. } => "apply_book",
-            Self::SendOn { .. } => "send_on",
+            Self::Act { .. } => "act",
+            Self::Requeue { .. } => "requeue",
+            Self::SetSwitch { .. } => "set_switch",
             Self::Archive { .. } => "archive",
-            Self::Approve { .. } => "approve",
             Self::NoteRun { .. } => "note_run",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
@@ -122,7 +141,7 @@ impl Command {
     /// The place right after the commit of this command.
     pub(super) fn crash_point(&self) -> &'static str {
         match self {
-            Self::Record { .. } => "after_commit_of_record",
+            Self::Record { .. } | Self::Requeue { .. } => "after_commit_of_record",
             Self::Quarantine { .. } => "after_commit_of_quarantine",
             Self::DecideDue { .. } | Self::Prepare { .. } => "after_commit_of_prepare",
             Self::Finish { .. } => "after_commit_of_finish",
@@ -130,8 +149,8 @@ impl Command {
             Self::Published { .. } => "after_commit_of_published",
             Self::Archive { .. } => "after_commit_of_archive",
             Self::ApplyBook { .. }
-            | Self::SendOn { .. }
-            | Self::Approve { .. }
+            | Self::Act { .. }
+            | Self::SetSwitch { .. }
             | Self::NoteRun { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
@@ -141,7 +160,7 @@ impl Command {
     /// Adds what the command needs to see.
     pub(super) fn add_needs(&self, needs: &mut Needs) {
         match self {
-            Self::Record { intake, .. } => {
+            Self::Record { intake, .. } | Self::Requeue { intake, .. } => {
                 let (connection, currency) =
                     (intake.terms.connection_id, intake.terms.amount.currency());
                 needs.records.insert(intake.terms.record_id);
@@ -168,8 +187,11 @@ impl Command {
             Self::Park { job, .. } => {
                 needs.jobs.insert(*job);
             }
-            Self::SendOn { record, .. } | Self::Approve { record, .. } => {
-                needs.records.insert(*record);
+            Self::Act { acts, .. } => {
+                needs.records.extend(&acts.records);
+                if matches!(acts.action, JobAction::Close(_)) {
+                    needs.proposals.extend(&acts.records);
+                }
             }
             Self::ApplyBook { events, .. } => {
                 for event in events {
@@ -180,6 +202,7 @@ impl Command {
             Self::Published { .. }
             | Self::Archive { .. }
             | Self::NoteRun { .. }
+            | Self::SetSwitch { .. }
             | Self::StopPreparing { .. } => {}
         }
     }

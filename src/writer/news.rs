@@ -17,7 +17,7 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
             if *overruled {
                 tracing::warn!(
                     %record, %job_type, %outcome, took_ms,
-                    "OES's policy ended the record otherwise than decided: the book follows OES"
+                    "OES ended the record otherwise than decided: the book follows OES"
                 );
             } else {
                 tracing::info!(%record, %job_type, %outcome, took_ms, "record is final");
@@ -37,6 +37,19 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
                 "OES contradicts what was decided and sent: the record is frozen. Ask BitGo"
             );
         }
+        News::ClosedByOperators { record, outcome, proposed_by, confirmed_by } => {
+            tracing::warn!(
+                %record, %outcome, proposed_by, confirmed_by,
+                "two operators have said how OES ended the record: the book follows OES"
+            );
+        }
+        News::Switched { switch, on: false, who, reason } => {
+            tracing::warn!(%switch, who, reason, "switched off: {}", switch.while_off());
+        }
+        News::Switched { switch, on: true, who, reason } => {
+            tracing::warn!(%switch, who, reason, "switched on again");
+        }
+        News::Acted(kind) => metrics.operator_acted(*kind),
         News::Overdrawn { connection, currency, available } => {
             metrics.overdrawn();
             tracing::error!(

@@ -10,7 +10,7 @@ use crate::{
     clock::{Clock as _, SystemClock},
     store::{
         Readers,
-        query::{Holding, JobFilter},
+        query::{Holding, JobFilter, Sort},
     },
 };
 
@@ -27,9 +27,9 @@ pub(super) async fn everything(
     before: &[Holding],
     played: &Played,
 ) -> anyhow::Result<()> {
-    let filter = JobFilter { state: None, job_type: None, received_until: None, limit: JOBS_SHOWN };
     output::line("\nThe last jobs (settled jobs list):\n")?;
-    jobs::list(&readers.list_jobs(&filter).await?, SystemClock.now())?;
+    let page = readers.list_jobs(&JobFilter::default(), Sort::Newest, None, JOBS_SHOWN).await?;
+    jobs::list(&page.jobs, SystemClock.now())?;
     totals(readers).await?;
     balances(parts, before, &readers.holdings().await?).await?;
     sandbox_s_word(parts).await?;

@@ -2,7 +2,10 @@
 
 use super::READING;
 use crate::{
-    domain::{ids::JobSeq, time::TimestampMs},
+    domain::{
+        ids::{JobSeq, RecordId},
+        time::TimestampMs,
+    },
     store::{Readers, StoreError, error::While as _},
 };
 
@@ -60,6 +63,23 @@ impl Readers {
                 (JobSeq::from(row.job_seq), judge(row.is_young, row.is_archived, row.is_over))
             })
             .collect())
+    }
+
+    /// Whether the rows of the job about a record are in an archive.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_archived(&self, record: RecordId) -> Result<bool, StoreError> {
+        let record = record.to_string();
+        let found = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT 1 FROM jobs JOIN archived_jobs USING (job_seq)
+                              WHERE record_id = ?1) AS "found!: bool""#,
+            record
+        )
+        .fetch_one(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(found)
     }
 
     /// In which archive the rows of a job are, if they are in one: its number, and where it was.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What a connection holds in a currency.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Holding {
     /// The connection.
@@ -62,6 +62,46 @@ impl Readers {
             .collect()
     }
 
+    /// Connections by their ids: only one, or those behind one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn connections_page(
+        &self,
+        only: Option<ConnectionId>,
+        after: Option<ConnectionId>,
+        limit: u32,
+    ) -> Result<Vec<Connection>, StoreError> {
+        // Ids between two are all that is asked for, so that the rows are found by the table's own order.
+        let from = only.or(after).map_or_else(String::new, |id| id.to_string());
+        let to = only.map_or_else(|| char::MAX.to_string(), |id| id.to_string());
+        let (behind, limit) = (only.is_none(), i64::from(limit));
+        let rows = sqlx::query!(
+            r#"SELECT connection_id, client_id, partners_client_id, partners_connection_id,
+                active AS "active: bool" FROM connections
+               WHERE connection_id BETWEEN ?1 AND ?2 AND (NOT ?3 OR connection_id > ?1)
+               ORDER BY connection_id LIMIT ?4"#,
+            from,
+            to,
+            behind,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await
+        .while_doing(READING)?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Connection {
+                    connection_id: parse("connections", &row.connection_id)?,
+                    client_id: parse("connections", &row.client_id)?,
+                    partners_client_id: parse("connections", &row.partners_client_id)?,
+                    partners_connection_id: parse("connections", &row.partners_connection_id)?,
+                    active: row.active,
+                })
+            })
+            .collect()
+    }
+
     /// Every currency in the book.
     ///
     /// # Errors
@@ -86,48 +126,81 @@ impl Readers {
     /// # Errors
     /// [`StoreError`].
     pub async fn holdings(&self) -> Result<Vec<Holding>, StoreError> {
-        let rows = sqlx::query!(
+        let rows = sqlx::query_as!(
+            AccountRow,
             "SELECT connection_id, currency, kind, debits, credits FROM accounts
              ORDER BY connection_id, currency, kind"
         )
         .fetch_all(&self.pool)
         .await
         .while_doing(READING)?;
-        let mut holdings: Vec<Holding> = Vec::new();
-        for row in rows {
-            let connection_id: ConnectionId = parse("accounts", &row.connection_id)?;
-            let currency: CurrencyCode = parse("accounts", &row.currency)?;
-            let totals = AccountTotals {
-                debits: parse("accounts", &row.debits)?,
-                credits: parse("accounts", &row.credits)?,
-            };
-            let same = |holding: &&mut Holding| {
-                holding.connection_id == connection_id && holding.currency == currency
-            };
-            if holdings.last_mut().is_none_or(|last| !same(&last)) {
-                holdings.push(Holding {
-                    connection_id,
-                    currency: currency.clone(),
-                    available: Balance::ZERO,
-                    held: Balance::ZERO,
-                    incoming: Balance::ZERO,
-                    exposure: Balance::ZERO,
-                });
-            }
-            let Some(holding) = holdings.last_mut() else {
-                continue;
-            };
-            match account_kind(&row.kind)? {
-                AccountKind::Available => holding.available = totals.balance(),
-                AccountKind::Held => holding.held = totals.balance(),
-                AccountKind::Incoming => holding.incoming = totals.balance(),
-                // The contra account has it the other way round.
-                AccountKind::Oes => {
-                    holding.exposure = Balance::of(totals.debits, totals.credits);
-                }
-                AccountKind::Exchange => {}
-            }
-        }
-        Ok(holdings)
+        holdings(rows)
     }
+
+    /// What each of these connections holds in each currency.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn holdings_of(&self, ids: &[ConnectionId]) -> Result<Vec<Holding>, StoreError> {
+        let wanted = serde_json::json!(ids).to_string();
+        let rows = sqlx::query_as!(
+            AccountRow,
+            "SELECT connection_id, currency, kind, debits, credits FROM accounts
+             WHERE connection_id IN (SELECT value FROM json_each(?1))
+             ORDER BY connection_id, currency, kind",
+            wanted
+        )
+        .fetch_all(&self.pool)
+        .await
+        .while_doing(READING)?;
+        holdings(rows)
+    }
+}
+
+struct AccountRow {
+    connection_id: String,
+    currency: String,
+    kind: String,
+    debits: String,
+    credits: String,
+}
+
+/// The accounts of each connection and currency together, in their order.
+fn holdings(rows: Vec<AccountRow>) -> Result<Vec<Holding>, StoreError> {
+    let mut holdings: Vec<Holding> = Vec::new();
+    for row in rows {
+        let connection_id: ConnectionId = parse("accounts", &row.connection_id)?;
+        let currency: CurrencyCode = parse("accounts", &row.currency)?;
+        let totals = AccountTotals {
+            debits: parse("accounts", &row.debits)?,
+            credits: parse("accounts", &row.credits)?,
+        };
+        let same = |holding: &&mut Holding| {
+            holding.connection_id == connection_id && holding.currency == currency
+        };
+        if holdings.last_mut().is_none_or(|last| !same(&last)) {
+            holdings.push(Holding {
+                connection_id,
+                currency: currency.clone(),
+                available: Balance::ZERO,
+                held: Balance::ZERO,
+                incoming: Balance::ZERO,
+                exposure: Balance::ZERO,
+            });
+        }
+        let Some(holding) = holdings.last_mut() else {
+            continue;
+        };
+        match account_kind(&row.kind)? {
+            AccountKind::Available => holding.available = totals.balance(),
+            AccountKind::Held => holding.held = totals.balance(),
+            AccountKind::Incoming => holding.incoming = totals.balance(),
+            // The contra account has it the other way round.
+            AccountKind::Oes => {
+                holding.exposure = Balance::of(totals.debits, totals.credits);
+            }
+            AccountKind::Exchange => {}
+        }
+    }
+    Ok(holdings)
 }

@@ -35,7 +35,7 @@ pub struct SettingsFilter {
 }
 
 /// One field that a fact changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct FieldChange {
     /// The field.
     pub field: String,
@@ -46,7 +46,7 @@ pub struct FieldChange {
 }
 
 /// A fact that set something.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SettingLine {
     /// Its number in the book.

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::{
+    action::{ActionKind, Operator, Switch},
     book::BookEvent,
     decision::{DecidedBy, Outcome},
     ids::{
@@ -16,6 +18,7 @@ use crate::domain::{
     ledger::{AccountTotals, Movement},
     message::Refusal,
     payload::{Nonce, Signature},
+    time::TimestampMs,
 };
 use crate::store::archive::Removal;
 use crate::store::runs::FinishedRun;
@@ -37,6 +40,8 @@ pub struct Needs {
     pub book_events: BTreeSet<BookEventId>,
     /// Bad messages by queue and hash.
     pub quarantined: BTreeSet<(String, ContentHashKey)>,
+    /// Records whose end an operator may have proposed.
+    pub proposals: BTreeSet<RecordId>,
     /// How many jobs that are due for an attempt to look for.
     pub due_attempts: usize,
     /// How many jobs that can be decided to look for.
@@ -96,6 +101,10 @@ pub enum JobEventKind {
     Approved,
     /// An operator has refused it.
     Refused,
+    /// An operator has said how OES ended a record that is in conflict.
+    EndProposed,
+    /// Another operator has said the same.
+    EndConfirmed,
 }
 
 impl JobEventKind {
@@ -106,6 +115,8 @@ impl JobEventKind {
             Self::SentOn => "sent_on",
             Self::Approved => "approved",
             Self::Refused => "refused",
+            Self::EndProposed => "end_proposed",
+            Self::EndConfirmed => "end_confirmed",
         }
     }
 }
@@ -148,7 +159,7 @@ pub enum Owner {
 }
 
 /// What became of a book event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BookEventOutcome {
     /// It is in the book now.
@@ -212,6 +223,38 @@ pub(in crate::store) struct NewJobEvent {
     pub(in crate::store) detail: String,
 }
 
+/// An operator's action, to be journalled.
+#[derive(Clone, Debug)]
+pub struct NewAction {
+    /// What was done.
+    pub kind: ActionKind,
+    /// By whom, and why.
+    pub by: Operator,
+    /// To what.
+    pub subject: Subject,
+    /// What became of it.
+    pub detail: Value,
+}
+
+/// What an action was done to.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject {
+    /// A job.
+    Job(JobSeq),
+    /// A job that is in conflict: how OES is said to have ended its record, and, for the first word about
+    /// it, until when another operator may confirm it.
+    End(JobSeq, Outcome, Option<TimestampMs>),
+    /// A quarantined message.
+    Message(QuarantineSeq),
+    /// A switch, and whether it is on now.
+    Switch(Switch, bool),
+}
+
+pub(in crate::store) struct NumberedAction {
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) action: NewAction,
+}
+
 pub(in crate::store) struct NewBookEvent {
     pub(in crate::store) seq: BookEventSeq,
     pub(in crate::store) event: BookEvent,
@@ -241,4 +284,5 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) connection_caps: BTreeMap<(ConnectionId, CurrencyCode), BookEventSeq>,
     pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
     pub(in crate::store) runs: Vec<FinishedRun>,
+    pub(in crate::store) actions: Vec<NumberedAction>,
 }

@@ -1,0 +1,192 @@
+//! What is done about a command that fails even alone.
+
+use super::{
+    Recording, Writer, WriterError,
+    action::Acted,
+    command::{Acts, Command},
+};
+use crate::{
+    domain::{
+        ids::{JobSeq, RecordId},
+        reply::Verdict,
+        state::{Doubt, ParkReason},
+    },
+    pipeline::resolve,
+};
+
+impl Writer {
+    /// Does what is to be done about a command that fails even alone.
+    pub(super) async fn refuse(
+        &mut self,
+        command: Command,
+        reason: String,
+        due: Option<JobSeq>,
+    ) -> Result<(), WriterError> {
+        let doing = command.name();
+        tracing::error!(command = doing, reason, "a command was refused");
+        match command {
+            Command::Record { intake, record_only: false, answer } => {
+                let command = Command::Record { intake, record_only: true, answer };
+                Box::pin(self.execute(vec![command])).await
+            }
+            Command::Record { answer, .. } => {
+                let _waiting = answer.send(Recording::Refused(reason));
+                Ok(())
+            }
+            Command::ApplyBook { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            Command::Act { .. } | Command::Requeue { .. } | Command::SetSwitch { .. } => {
+                self.refuse_operator(command, reason).await
+            }
+            Command::Archive { answer, .. } | Command::NoteRun { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            // The answer cannot be booked, so it counts as one that tells nothing, and the record is
+            // read back. If not even that can be written, the machine cannot be trusted.
+            Command::Finish { mut reply, answer }
+                if reply.verdict != Verdict::Doubtful(Doubt::OddAnswer) =>
+            {
+                reply.verdict = Verdict::Doubtful(Doubt::OddAnswer);
+                reply.end.result = reply.verdict.as_str();
+                reply.end.detail = Some(format!("the answer could not be booked: {reason}"));
+                Box::pin(self.execute(vec![Command::Finish { reply, answer }])).await
+            }
+            Command::SettleReads { results, answer } => {
+                self.settle_one_by_one(results, reason).await?;
+                let _waiting = answer.send(());
+                Ok(())
+            }
+            // Fewer and fewer jobs, until the one at fault is alone; the loop asks for the rest.
+            Command::Prepare { mut permits, answer } => {
+                if permits.len() > 1 {
+                    permits.truncate(permits.len().div_euclid(2));
+                    return Box::pin(self.execute(vec![Command::Prepare { permits, answer }]))
+                        .await;
+                }
+                self.park_due(due, ParkReason::StepFailed, doing, reason).await?;
+                let _waiting = answer.send(());
+                Ok(())
+            }
+            Command::DecideDue { limit, answer } => {
+                if limit > 1 {
+                    let limit = limit.div_euclid(2);
+                    return Box::pin(self.execute(vec![Command::DecideDue { limit, answer }]))
+                        .await;
+                }
+                self.park_due(due, ParkReason::DecideFailed, doing, reason).await?;
+                let _waiting = answer.send(());
+                Ok(())
+            }
+            Command::Quarantine { .. }
+            | Command::Finish { .. }
+            | Command::Published { .. }
+            | Command::StopPreparing { .. }
+            | Command::Park { .. } => Err(WriterError::Stuck { doing, reason }),
+        }
+    }
+
+    /// Says to an operator what could not be done; nobody else is concerned.
+    async fn refuse_operator(
+        &mut self,
+        command: Command,
+        reason: String,
+    ) -> Result<(), WriterError> {
+        match command {
+            Command::Act { acts, answer } => {
+                let acted = self.act_one_by_one(acts, reason).await?;
+                let _waiting = answer.send(acted);
+                Ok(())
+            }
+            Command::Requeue { message, intake, by, record_only: false, answer } => {
+                let command = Command::Requeue { message, intake, by, record_only: true, answer };
+                Box::pin(self.execute(vec![command])).await
+            }
+            // The message stays where it is.
+            Command::Requeue { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            Command::SetSwitch { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            Command::Record { .. }
+            | Command::Quarantine { .. }
+            | Command::Prepare { .. }
+            | Command::DecideDue { .. }
+            | Command::Finish { .. }
+            | Command::SettleReads { .. }
+            | Command::ApplyBook { .. }
+            | Command::Archive { .. }
+            | Command::NoteRun { .. }
+            | Command::StopPreparing { .. }
+            | Command::Published { .. }
+            | Command::Park { .. } => Ok(()),
+        }
+    }
+
+    /// The jobs of an operator's command that failed each by itself, so that only the culprit is left as it
+    /// is; nobody else is concerned.
+    async fn act_one_by_one(
+        &mut self,
+        acts: Acts,
+        reason: String,
+    ) -> Result<Vec<(RecordId, Acted)>, WriterError> {
+        let Acts { action, records, by } = acts;
+        if let [record] = records.as_slice() {
+            return Ok(vec![(*record, Acted::Failed(reason))]);
+        }
+        let mut acted = Vec::with_capacity(records.len());
+        for record in records {
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            let acts = Acts { action, records: vec![record], by: by.clone() };
+            Box::pin(self.execute(vec![Command::Act { acts, answer }])).await?;
+            // It is answered by now.
+            acted.extend(answered.await.unwrap_or_default());
+        }
+        Ok(acted)
+    }
+
+    async fn settle_one_by_one(
+        &mut self,
+        mut results: Vec<(JobSeq, resolve::ReadResult)>,
+        reason: String,
+    ) -> Result<(), WriterError> {
+        if results.len() == 1
+            && let Some((job, _)) = results.pop()
+        {
+            return self.park(job, ParkReason::StepFailed, reason).await;
+        }
+        for result in results {
+            let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
+            let command = Command::SettleReads { results: vec![result], answer };
+            Box::pin(self.execute(vec![command])).await?;
+        }
+        Ok(())
+    }
+
+    async fn park_due(
+        &mut self,
+        due: Option<JobSeq>,
+        reason: ParkReason,
+        doing: &'static str,
+        why: String,
+    ) -> Result<(), WriterError> {
+        match due {
+            Some(job) => self.park(job, reason, why).await,
+            None => Err(WriterError::Stuck { doing, reason: why }),
+        }
+    }
+
+    async fn park(
+        &mut self,
+        job: JobSeq,
+        reason: ParkReason,
+        why: String,
+    ) -> Result<(), WriterError> {
+        Box::pin(self.execute(vec![Command::Park { job, reason, why }])).await
+    }
+}
