@@ -31,6 +31,8 @@
     reason = "a test may abort, and compares with `_` what it does not list"
 )]
 
+mod actions;
+mod api;
 mod architecture;
 mod archive;
 mod backup;
@@ -57,6 +59,7 @@ mod sent_on;
 mod shutdown;
 mod signing_vectors;
 mod support;
+mod switches;
 mod sync;
 mod topology;
 mod unknown_outcomes;

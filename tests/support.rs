@@ -1,6 +1,7 @@
 //! What the tests stand on: a real broker, the sandbox over real HTTP, and the daemon, in this
 //! process or as the real binary.
 
+pub(crate) mod api;
 pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod node;

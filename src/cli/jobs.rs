@@ -11,8 +11,8 @@ use crate::{
     config::Config,
     control::Caller,
     domain::{
-        action::Operator, ids::RecordId, job::JobType, policy::OperatorWord, state::State,
-        time::TimestampMs,
+        action::Operator, decision::Outcome, ids::RecordId, job::JobType, policy::OperatorWord,
+        state::State, time::TimestampMs,
     },
     operator::{
         self, JobView,
@@ -124,6 +124,22 @@ pub(super) enum JobsCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Say how OES ended the records of jobs that are in conflict. It takes two operators.
+    ///
+    /// The first one's word is a proposal; when another operator says the same in time, the job is closed.
+    /// Nothing is signed, and the decision stays as it is: the book follows OES, a shortfall is alerted, and
+    /// the actual outcome is announced. OES is asked before a word counts, and what it shows must agree.
+    Resolve {
+        /// The records: allocationIds or deallocationIds.
+        #[arg(required = true)]
+        ids: Vec<RecordId>,
+        /// How OES ended them.
+        #[arg(long)]
+        outcome: OutcomeArgument,
+        /// How that is known; kept in the journal.
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -137,6 +153,21 @@ impl From<TypeArgument> for JobType {
         match argument {
             TypeArgument::Allocation => Self::Allocation,
             TypeArgument::Deallocation => Self::Deallocation,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum OutcomeArgument {
+    Cleared,
+    Released,
+}
+
+impl From<OutcomeArgument> for Outcome {
+    fn from(argument: OutcomeArgument) -> Self {
+        match argument {
+            OutcomeArgument::Cleared => Self::Cleared,
+            OutcomeArgument::Released => Self::Released,
         }
     }
 }
@@ -319,6 +350,10 @@ pub(super) async fn run(
         }
         JobsCommand::Approve { ids, reason } => {
             let action = JobAction::Say(OperatorWord::Approved);
+            act(config, caller, action, &ids, &reason).await
+        }
+        JobsCommand::Resolve { ids, outcome, reason } => {
+            let action = JobAction::Close(outcome.into());
             act(config, caller, action, &ids, &reason).await
         }
         JobsCommand::Refuse { ids, reason } => {

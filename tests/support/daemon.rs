@@ -53,6 +53,11 @@ impl Daemon {
         self.task.await.unwrap().unwrap();
     }
 
+    /// Where it listens, with what goes before every route.
+    pub(crate) fn base(&self) -> &str {
+        &self.http
+    }
+
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         get(&self.http, path).await
     }

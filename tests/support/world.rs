@@ -173,6 +173,11 @@ impl World {
         &self.settings[key]
     }
 
+    pub(crate) fn write_secret(&self, path: &Path, secret: &str) {
+        assert!(path.starts_with(self.folder.path()));
+        write_secret(path, secret);
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
