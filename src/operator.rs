@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::{
+        amount::Balance,
         decision::Outcome,
-        ids::RecordId,
+        ids::{CurrencyCode, RecordId},
         job::{Job, JobTerms},
         ledger::Phase,
         state::State,
@@ -22,7 +23,7 @@ use crate::{
         Readers, StoreError,
         query::{
             ApprovalsWaiting, AttemptLine, DecisionLine, JobHistory, NoteLine, OldestJob,
-            OutboxLine, ReleasedUnconfirmed, RiskLine, StateCount, SwitchLine, TransferLine,
+            OutboxLine, ReleasedUnconfirmed, StateCount, SwitchLine, TransferLine,
         },
     },
 };
@@ -48,10 +49,19 @@ pub struct Status {
     pub outbox_waiting: u64,
     /// Different bad messages.
     pub quarantined: u64,
-    /// What open jobs move, by currency, type and state.
-    pub at_risk: Vec<RiskLine>,
+    /// What records move that are not final, by currency: the amounts at risk.
+    pub at_risk: Vec<AtRisk>,
     /// What operators have switched off, and on again.
     pub switches: Vec<SwitchLine>,
+}
+
+/// What open records move in one currency.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct AtRisk {
+    /// In what.
+    pub currency: CurrencyCode,
+    /// How much together, base units.
+    pub quantity: Balance,
 }
 
 /// Reads the status from the book.
@@ -72,7 +82,13 @@ pub async fn status(
         approvals_waiting: readers.approvals_waiting().await?,
         outbox_waiting: readers.unpublished_count().await?,
         quarantined: readers.quarantined_count().await?,
-        at_risk: readers.at_risk().await?,
+        at_risk: readers
+            .at_risk()
+            .await?
+            .into_iter()
+            .filter(|(_, quantity)| !quantity.is_zero())
+            .map(|(currency, quantity)| AtRisk { currency, quantity })
+            .collect(),
         switches: readers.switches().await?,
     })
 }

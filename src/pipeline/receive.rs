@@ -111,6 +111,7 @@ impl Receiver {
                     );
                 }
                 SessionEnd::Lost(error) => {
+                    self.metrics.session_lost(BrokerSide::Consumer);
                     course.lost(began.elapsed());
                     let delay = schedule.delay(course.failures);
                     tracing::warn!(%error, ?delay, "the consumer's session is over; a new one is opened");

@@ -18,6 +18,7 @@ use crate::domain::{
     ledger::{AccountTotals, Movement},
     message::Refusal,
     payload::{Nonce, Signature},
+    state::State,
     time::TimestampMs,
 };
 use crate::store::archive::Removal;
@@ -200,6 +201,13 @@ pub(in crate::store) struct TrackedJob {
     /// The state as loaded; `None` for a job that this batch takes in.
     pub(in crate::store) before: Option<&'static str>,
     pub(in crate::store) changed: bool,
+}
+
+impl TrackedJob {
+    /// Whether it was final before this batch.
+    pub(in crate::store) fn was_final(&self) -> bool {
+        self.before.is_some_and(|state| State::FINAL_NAMES.contains(&state))
+    }
 }
 
 pub(in crate::store) struct NewDecision {
