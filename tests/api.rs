@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use settled::{
     domain::job::JobType,
-    sandbox::{Effect, Fault, On, Times, When},
+    sandbox::{Effect, Fault, On, Record, Times, When},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -247,47 +247,58 @@ async fn more_requests_than_allowed_are_turned_away_and_probes_are_not() {
     daemon.stop().await;
 }
 
-#[tokio::test]
-async fn jobs_are_found_by_all_that_is_asked_for_and_read_page_by_page() {
-    let (world, daemon, people) = open().await;
-    let refuse = Effect::Answer { when: When::Before, status: 422 };
+/// The ids on one page of jobs.
+async fn found(people: &People, query: &str) -> Vec<String> {
+    let page = people.get("eve", &format!("/v1/jobs?{query}")).await;
+    assert_eq!(page.status, 200, "{query}: {page:?}");
+    let ids = page.json()["jobs"].as_array().unwrap().clone();
+    ids.iter().map(|job| job["recordId"].as_str().unwrap().to_owned()).collect()
+}
+
+fn ids(records: &[&Record]) -> Vec<String> {
+    records.iter().map(|record| record.id.to_string()).collect()
+}
+
+/// Three allocations that are cleared, a deallocation that is released, and one that is parked; the last
+/// one first.
+async fn five_jobs(world: &World) -> [Record; 5] {
     let mut cleared = Vec::new();
     for quantity in ["1", "2", "3"] {
-        cleared.push(world.submit(JobType::Allocation, quantity).await);
+        let record = world.submit(JobType::Allocation, quantity).await;
+        world.wait_for_state(&record, "confirmed").await;
+        cleared.push(record);
     }
     let released = world.submit(JobType::Deallocation, "9000000").await;
-    let parked = world.reserve(JobType::Deallocation, "7");
-    world.inject(Fault::new(On::Update, refuse).of_record(parked.id).times(Times::Always));
-    for record in &cleared {
-        world.wait_for_state(record, "confirmed").await;
-    }
     world.wait_for_state(&released, "confirmed").await;
+    let parked = world.reserve(JobType::Deallocation, "7");
+    let refuse = Effect::Answer { when: When::Before, status: 422 };
+    world.inject(Fault::new(On::Update, refuse).of_record(parked.id).times(Times::Always));
     world.publish([world.job(&parked)]).await;
     world.wait_for_state(&parked, "parked(refused_by_oes)").await;
+    let [one, two, three] = cleared.try_into().unwrap();
+    [parked, released, three, two, one]
+}
 
-    let found = async |query: &str| -> Vec<String> {
-        let page = people.get("eve", &format!("/v1/jobs?{query}")).await;
-        assert_eq!(page.status, 200, "{query}: {page:?}");
-        let ids = page.json()["jobs"].as_array().unwrap().clone();
-        ids.iter().map(|job| job["recordId"].as_str().unwrap().to_owned()).collect()
-    };
-    let ids = |records: &[&settled::sandbox::Record]| -> Vec<String> {
-        records.iter().map(|record| record.id.to_string()).collect()
-    };
-    let partners = people.get("eve", &format!("/v1/jobs/{}", parked.id)).await.json();
-    let partners = partners["partnersRecordId"].as_str().unwrap().to_owned();
+#[tokio::test]
+async fn jobs_are_found_by_all_that_is_asked_for() {
+    let (world, daemon, people) = open().await;
+    let records = five_jobs(&world).await;
+    let all: Vec<&Record> = records.iter().collect();
+    let (parked, released) = (ids(&all[..1]), ids(&all[1..2]));
+    let shown = people.get("eve", &format!("/v1/jobs/{}", records[0].id)).await.json();
+    let partners = shown["partnersRecordId"].as_str().unwrap();
     let (connection, client) = (world.connection_id, world.client_id);
-    let all = [&parked, &released, &cleared[2], &cleared[1], &cleared[0]];
-    let short = parked.id.to_string()[..9].to_uppercase();
+    let short = records[0].id.to_string()[..9].to_uppercase();
     for (query, expected) in [
         (String::new(), ids(&all)),
         ("sort=oldest".to_owned(), ids(&all).into_iter().rev().collect()),
-        ("state=parked".to_owned(), ids(&[&parked])),
-        ("state=open".to_owned(), ids(&[&parked])),
-        ("state=parked,confirmed&type=deallocation".to_owned(), ids(&[&parked, &released])),
-        ("reason=refused_by_oes".to_owned(), ids(&[&parked])),
-        ("reason=insufficient_available".to_owned(), ids(&[&released])),
-        ("outcome=released".to_owned(), ids(&[&released])),
+        ("state=parked".to_owned(), parked.clone()),
+        ("state=open".to_owned(), parked.clone()),
+        ("state=parked,confirmed&type=deallocation".to_owned(), ids(&all[..2])),
+        ("state=overruled".to_owned(), vec![]),
+        ("reason=refused_by_oes".to_owned(), parked.clone()),
+        ("reason=insufficient_available".to_owned(), released.clone()),
+        ("outcome=released".to_owned(), released),
         ("type=allocation".to_owned(), ids(&all[2..])),
         (format!("connection={connection}"), ids(&all)),
         (format!("client={client}&state=confirmed"), ids(&all[1..])),
@@ -295,29 +306,16 @@ async fn jobs_are_found_by_all_that_is_asked_for_and_read_page_by_page() {
         (format!("client={}", uuid::Uuid::new_v4()), vec![]),
         ("currency=BTC&limit=2".to_owned(), ids(&all[..2])),
         ("currency=ETH".to_owned(), vec![]),
-        (format!("text={short}"), ids(&[&parked])),
-        (format!("text={partners}"), ids(&[&parked])),
+        (format!("text={short}"), parked.clone()),
+        (format!("text={partners}"), parked.clone()),
         ("text=client-0".to_owned(), ids(&all)),
         ("text=nothing-begins-so".to_owned(), vec![]),
-        ("sort=longest".to_owned(), ids(&[&parked])),
-        (format!("sort=longest&text={partners}"), ids(&[&parked])),
+        ("sort=longest".to_owned(), parked.clone()),
+        (format!("sort=longest&text={partners}"), parked),
         ("receivedUntil=1000".to_owned(), vec![]),
         ("receivedSince=1000".to_owned(), ids(&all)),
     ] {
-        assert_eq!(found(&query).await, expected, "{query}");
-    }
-    for sort in ["newest", "oldest"] {
-        let (mut read, mut after) = (Vec::new(), String::new());
-        loop {
-            let query = format!("/v1/jobs?sort={sort}&limit=2&connection={connection}{after}");
-            let page = people.get("eve", &query).await.json();
-            for job in page["jobs"].as_array().unwrap() {
-                read.push(job["recordId"].as_str().unwrap().to_owned());
-            }
-            let Some(next) = page["next"].as_str() else { break };
-            after = format!("&after={next}");
-        }
-        assert_eq!(read, found(&format!("sort={sort}")).await);
+        assert_eq!(found(&people, &query).await, expected, "{query}");
     }
     for bad in [
         "state=gone",
@@ -333,6 +331,30 @@ async fn jobs_are_found_by_all_that_is_asked_for_and_read_page_by_page() {
         let answer = people.get("eve", &format!("/v1/jobs?{bad}")).await;
         assert_eq!(answer.status, 400, "{bad}");
         answer.problem();
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_are_read_page_by_page_each_once_and_in_order() {
+    let (world, daemon, people) = open().await;
+    five_jobs(&world).await;
+    let (connection, client) = (world.connection_id, world.client_id);
+    for which in [String::new(), format!("&connection={connection}"), format!("&client={client}")] {
+        for sort in ["newest", "oldest"] {
+            let (mut read, mut after) = (Vec::new(), String::new());
+            loop {
+                let query = format!("/v1/jobs?sort={sort}&limit=2{which}{after}");
+                let page = people.get("eve", &query).await.json();
+                for job in page["jobs"].as_array().unwrap() {
+                    read.push(job["recordId"].as_str().unwrap().to_owned());
+                }
+                let Some(next) = page["next"].as_str() else { break };
+                after = format!("&after={next}");
+            }
+            let whole = found(&people, &format!("sort={sort}{which}")).await;
+            assert_eq!((read.len(), read), (5, whole), "{sort}{which}");
+        }
     }
     daemon.stop().await;
 }

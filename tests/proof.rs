@@ -37,7 +37,7 @@ const CHANGING: [(&str, &[&str]); 4] = [
 
 /// Tables that hold no evidence: what they show follows from sealed rows, is a matter of minutes, or is
 /// what OES said at some time, on which no decision rests.
-const NOT_SEALED: [&str; 9] = [
+const NOT_SEALED: [&str; 10] = [
     "_sqlx_migrations",
     "connection_limits",
     "connections",
@@ -47,6 +47,7 @@ const NOT_SEALED: [&str; 9] = [
     "job_counts",
     "reconcile_findings",
     "reconcile_runs",
+    "switches",
 ];
 
 /// A book in which everything has happened that is sealed.
@@ -67,6 +68,7 @@ async fn rich_book(world: &World) -> PathBuf {
     })
     .await;
     readers.close().await;
+    world.must_run(&["switch", "intake", "off", "--reason", "a drill"]).await;
     daemon.stop().await;
     world.path("book.db")
 }
@@ -217,6 +219,11 @@ async fn rows_that_are_added_or_change_places_are_found() {
         "INSERT INTO transfers SELECT transfer_seq + 1, NULL, 1, 'adjusted', debit_account,
              credit_account, '1', booked_at_ms FROM transfers ORDER BY transfer_seq DESC LIMIT 1",
         "INSERT INTO job_events SELECT 1000, 1, 1, 'parked', '{}'",
+        // A switch is turned behind everybody's back.
+        "UPDATE switches SET is_on = 1 WHERE switch = 'intake'",
+        "UPDATE switches SET is_on = 0 WHERE switch = 'sending'",
+        "UPDATE switches SET action_seq = NULL WHERE switch = 'intake'",
+        "DELETE FROM switches WHERE switch = 'sending'",
         // What was fed is shown otherwise.
         "UPDATE connections SET active = 1 - active",
         "UPDATE connections SET partners_client_id = partners_client_id || 'x'",

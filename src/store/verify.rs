@@ -96,6 +96,7 @@ impl Readers {
         sums::verify_jobs_totals(&mut transaction, &mut found).await?;
         sums::verify_daily(&mut transaction, &mut found).await?;
         facts::verify_facts(&mut transaction, &mut found).await?;
+        facts::verify_switches(&mut transaction, &mut found).await?;
         Ok(found)
     }
 }

@@ -44,6 +44,31 @@ pub(super) async fn verify_facts(
     Ok(())
 }
 
+/// Compares every switch with the last action on it.
+pub(super) async fn verify_switches(
+    connection: &mut sqlx::SqliteConnection,
+    found: &mut Verification,
+) -> Result<(), StoreError> {
+    let wrong = sqlx::query_scalar!(
+        r#"WITH known (switch) AS (VALUES ('intake'), ('signing'), ('sending')),
+                last AS (SELECT switch, max(action_seq) AS action_seq FROM actions
+                         WHERE kind = 'switch' GROUP BY switch)
+           SELECT known.switch AS "switch!: String" FROM known
+           LEFT JOIN switches ON switches.switch = known.switch
+           LEFT JOIN last ON last.switch = known.switch
+           LEFT JOIN actions ON actions.action_seq = last.action_seq
+           WHERE switches.is_on IS NOT coalesce(actions.detail ->> 'on', 1)
+              OR switches.action_seq IS NOT last.action_seq"#
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(VERIFYING)?;
+    for switch in wrong {
+        found.fault(format!("switch {switch}: it is not as it was set last"));
+    }
+    Ok(())
+}
+
 /// The rows that show facts, in the form of the facts.
 async fn shown(connection: &mut sqlx::SqliteConnection) -> Result<Vec<Key>, StoreError> {
     let rows = sqlx::query!(
