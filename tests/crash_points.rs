@@ -52,6 +52,8 @@ async fn play(world: &World, crash_at: &str) {
     })
     .await;
     readers.close().await;
+    // What was not acknowledged before the crash comes again, and is acknowledged by now.
+    world.exchange.wait_until_taken(&world.jobs_queue).await;
     process.kill().await;
 
     for record in [&plain, &lost, &failed] {
