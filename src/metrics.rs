@@ -2,6 +2,7 @@
 //! (`web`), so that they are never out of step with it.
 
 mod compare;
+mod verify;
 
 use std::{
     sync::{Mutex, PoisonError, atomic::AtomicI64},
@@ -32,6 +33,7 @@ use crate::{
     store::runs::PastRuns,
 };
 use compare::Comparisons;
+use verify::Verifications;
 
 /// Prefix of every metric.
 const PREFIX: &str = "settled";
@@ -103,6 +105,8 @@ pub struct Snapshot {
     pub comparisons: PastRuns,
     /// How far the daemon's time is ahead of the machine's clock.
     pub clock_ahead: Duration,
+    /// Jobs that wait for the read before their decision.
+    pub verification_waiting: u64,
 }
 
 /// All metrics.
@@ -133,6 +137,7 @@ pub struct Metrics {
     clock_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
     overdrawn: Counter,
     comparisons: Comparisons,
+    verifications: Verifications,
     log_bytes: Gauge,
     archived_jobs: Counter,
     archive_failures: Counter,
@@ -184,6 +189,7 @@ impl Metrics {
             clock_ahead: Gauge::default(),
             overdrawn: Counter::default(),
             comparisons: Comparisons::default(),
+            verifications: Verifications::default(),
             log_bytes: Gauge::default(),
             archived_jobs: Counter::default(),
             archive_failures: Counter::default(),
@@ -199,6 +205,7 @@ impl Metrics {
         self.register_counts(&mut registry);
         self.register_gauges(&mut registry);
         self.comparisons.register(&mut registry);
+        self.verifications.register(&mut registry);
     }
 
     fn register_counts(&self, registry: &mut Registry) {
@@ -401,6 +408,7 @@ impl Metrics {
         self.publisher_blocked.set(i64::from(snapshot.publisher_blocked));
         self.batch_age.set(snapshot.batch_age.as_secs_f64());
         self.comparisons.show(&snapshot.comparisons);
+        self.verifications.show(snapshot.verification_waiting);
         self.clock_ahead.set(snapshot.clock_ahead.as_secs_f64());
         for cause in STOP_CAUSES {
             let stopped = snapshot.sender_stopped == Some(cause);
@@ -423,6 +431,7 @@ mod tests {
         let snapshot = Snapshot {
             released_unconfirmed: (2, Some(TimestampMs::from_millis(1_000))),
             approvals_waiting: (3, Some(TimestampMs::from_millis(31_000))),
+            verification_waiting: 4,
             ..Snapshot::default()
         };
         let text = metrics.encode(&snapshot, TimestampMs::from_millis(61_000)).unwrap();
@@ -436,6 +445,10 @@ mod tests {
             "settled_approvals_waiting_oldest_age_seconds 30.0",
             "settled_oes_update_duration_seconds_count 1",
             "settled_sender_stopped{cause=\"token_refused\"} 0",
+            "settled_oes_reads_total{purpose=\"verify\"} 0",
+            "settled_jobs_refused_total 0",
+            "settled_verification_waiting_jobs 4",
+            "settled_messages_refused_total{code=\"not_as_at_oes\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

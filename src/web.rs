@@ -88,6 +88,11 @@ impl Web {
             batch_age: self.checks.health.batch_age(),
             comparisons: readers.past_runs().await?,
             clock_ahead: self.checks.clock.ahead(),
+            verification_waiting: if self.checks.verifies {
+                readers.unverified_count().await?
+            } else {
+                0
+            },
             publisher_connected: self.checks.health.is_broker_connected(BrokerSide::Publisher),
             publisher_blocked: self.checks.health.is_publisher_blocked(),
         })

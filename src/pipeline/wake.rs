@@ -16,6 +16,8 @@ const REST_MAX: Duration = Duration::from_secs(5);
 pub struct Wake {
     /// A job may be decidable.
     pub decide: Arc<Notify>,
+    /// A job waits for the read before its decision.
+    pub verify: Arc<Notify>,
     /// A decided job waits for an attempt.
     pub send: Arc<Notify>,
     /// A record is to be read back.

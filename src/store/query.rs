@@ -274,7 +274,7 @@ impl Readers {
     pub async fn oldest_open(&self) -> Result<Vec<OldestJob>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT state AS "state!", min(received_at_ms) AS "received_at_ms!: i64" FROM jobs
-               WHERE final_outcome IS NULL GROUP BY state"#
+               WHERE final_outcome IS NULL AND state <> 'refused' GROUP BY state"#
         )
         .fetch_all(&self.pool)
         .await

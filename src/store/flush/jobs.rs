@@ -25,7 +25,7 @@ fn progress(tracked: &TrackedJob) -> Value {
         "final_outcome": job.final_outcome, "next_step_at": job.next_step_at,
         "attempts_made": job.attempts_made, "attempts_counted": job.attempts_counted,
         "reads_made": job.reads_made, "absences": job.absences, "tried_since": job.tried_since,
-        "verified_at": job.verified_at,
+        "verified_at": job.verified_at, "approval_before": job.approval_before,
     })
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn new_jobs(
              partners_client_id, partners_connection_id, partners_record_id, content_sha256,
              received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome,
              next_step_at_ms, attempts_made, attempts_counted, reads_made, absences, tried_since_ms,
-             verified_at_ms)
+             verified_at_ms, approval_before)
          SELECT value ->> '$.progress.job_seq', value ->> 'record_id', value ->> 'type',
                 value ->> 'currency', value ->> 'quantity', value ->> 'client_id',
                 value ->> 'connection_id', value ->> 'partners_client_id',
@@ -68,7 +68,7 @@ pub(super) async fn new_jobs(
                 value ->> '$.progress.next_step_at', value ->> '$.progress.attempts_made',
                 value ->> '$.progress.attempts_counted', value ->> '$.progress.reads_made',
                 value ->> '$.progress.absences', value ->> '$.progress.tried_since',
-                value ->> '$.progress.verified_at'
+                value ->> '$.progress.verified_at', value ->> '$.progress.approval_before'
          FROM json_each(?1)",
         rows
     )
@@ -111,7 +111,8 @@ pub(super) async fn changed_jobs(
              attempts_counted = new.value ->> 'attempts_counted',
              reads_made = new.value ->> 'reads_made', absences = new.value ->> 'absences',
              tried_since_ms = new.value ->> 'tried_since',
-             verified_at_ms = new.value ->> 'verified_at'
+             verified_at_ms = new.value ->> 'verified_at',
+             approval_before = new.value ->> 'approval_before'
          FROM json_each(?1) AS new
          WHERE job_seq = new.value ->> 'job_seq' AND jobs.state = new.value ->> 'old_state'",
         rows
@@ -133,6 +134,7 @@ pub(super) async fn decisions(
         let (source, who, reason) = match &new.by {
             DecidedBy::Policy => ("policy", None, None),
             DecidedBy::Operator { who, reason } => ("operator", Some(who), Some(reason)),
+            DecidedBy::Oes => ("oes", None, None),
         };
         Some(json!({
             "job_seq": new.job, "outcome": decision.outcome(), "code": decision.reject_code(),

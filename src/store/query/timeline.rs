@@ -155,7 +155,7 @@ impl Readers {
                 client_id, connection_id, partners_client_id, partners_connection_id,
                 partners_record_id, content_sha256, received_at_ms, state, state_reason,
                 state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-                attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms,
+                attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, approval_before,
                 decided_at_ms AS "decided_at_ms?", reject_code, reject_reason
              FROM jobs LEFT JOIN decisions USING (job_seq) WHERE record_id = ?1"#,
             record
