@@ -59,6 +59,7 @@ mod signing_vectors;
 mod support;
 mod sync;
 mod topology;
+mod trust;
 mod unknown_outcomes;
 mod waiting;
 mod whole_life;

@@ -52,8 +52,11 @@ impl Readers {
         let mut transaction = self.pool.begin().await.while_doing(READING)?;
         let record = id.to_string();
         let row = sqlx::query!(
-            r#"SELECT job_seq AS "job_seq!", ledger_uuid FROM jobs, ledger
-               WHERE record_id = ?1 ORDER BY state = 'refused', job_seq DESC LIMIT 1"#,
+            r#"SELECT job_seq AS "job_seq!", ledger_uuid FROM ledger, jobs
+               WHERE job_seq IN (SELECT job_seq FROM jobs WHERE record_id = ?1 AND state <> 'refused'
+                                 UNION ALL
+                                 SELECT job_seq FROM jobs WHERE record_id = ?1 AND state = 'refused')
+               ORDER BY state = 'refused', job_seq DESC LIMIT 1"#,
             record
         )
         .fetch_optional(&mut *transaction)

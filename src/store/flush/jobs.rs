@@ -8,6 +8,8 @@ use crate::{
     domain::{
         decision::{DecidedBy, Decision},
         ids::AttemptSeq,
+        job::Job,
+        state::State,
     },
     store::{
         StoreError,
@@ -93,11 +95,28 @@ pub(super) async fn new_jobs(
     expect(result, "the new jobs' messages", expected)
 }
 
+/// Jobs that give their record's id up, so that another one can have it.
+pub(super) async fn refused_jobs(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    change_jobs(connection, work, |job| job.state == State::Refused).await
+}
+
 pub(super) async fn changed_jobs(
     connection: &mut SqliteConnection,
     work: &Work,
 ) -> Result<(), StoreError> {
-    let changed = work.jobs.values().filter(|job| job.changed && job.before.is_some());
+    change_jobs(connection, work, |job| job.state != State::Refused).await
+}
+
+async fn change_jobs(
+    connection: &mut SqliteConnection,
+    work: &Work,
+    fits: impl Fn(&Job) -> bool,
+) -> Result<(), StoreError> {
+    let known = work.jobs.values().filter(|tracked| tracked.before.is_some());
+    let changed = known.filter(|tracked| tracked.changed && fits(&tracked.job));
     let (expected, rows) = array(changed.map(progress).collect());
     if expected == 0 {
         return Ok(());
