@@ -67,6 +67,9 @@ impl State {
         "refused",
     ];
 
+    /// The names of those of them that nothing can follow.
+    pub const FINAL_NAMES: [&'static str; 3] = ["confirmed", "overruled", "refused"];
+
     /// The word that rows, metrics and listings use.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Answer, NoAnswer, OesClient, is_ok};
+use super::{Answer, NoAnswer, OesClient, Operation, is_ok};
 use crate::domain::{
     ids::RecordId,
     record::{OesRecord, Reading},
@@ -60,7 +59,7 @@ impl OesClient {
     /// [`ReadError`] when the answer tells nothing.
     pub async fn read_record(&self, id: RecordId) -> Result<Reading, ReadError> {
         let url = self.route(&["allocations", &id.to_string()]);
-        let answer = self.request(Method::GET, url, None).await?;
+        let answer = self.request(Operation::Read, url, None).await?;
         if answer.status == 404 {
             return Ok(Reading::Absent);
         }
@@ -89,7 +88,7 @@ impl OesClient {
             .append_pair("allocationIds", &list)
             .append_pair("pageNumber", "0")
             .append_pair("pageSize", &ids.len().to_string());
-        let answer = self.request(Method::GET, url, None).await?;
+        let answer = self.request(Operation::List, url, None).await?;
         let ManyRecords { allocations } = parse(&answer)?;
         Ok(allocations.iter().filter_map(|raw| reading(raw)).collect())
     }
@@ -104,7 +103,7 @@ impl OesClient {
             .append_pair("statuses", "reserved")
             .append_pair("pageNumber", "0")
             .append_pair("pageSize", "1");
-        let answer = self.request(Method::GET, url, None).await?;
+        let answer = self.request(Operation::List, url, None).await?;
         parse::<ManyRecords>(&answer).map(drop)
     }
 }

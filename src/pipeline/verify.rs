@@ -25,7 +25,7 @@ use crate::{
         decision::DecidedBy,
         ids::{JobSeq, RecordId},
         job::Job,
-        message::{Refusal, RefusalCode, parse_job},
+        message::{Refusal, RefusalCode},
         news::News,
         policy::{Ruling, rule},
         record::Reading,
@@ -260,20 +260,13 @@ fn refuse(
 fn give_turn(work: &mut Work, record: RecordId, contenders: Vec<Contender>) {
     let next = contenders
         .into_iter()
-        .filter_map(|contender| intake_of(contender, record))
-        .find(|intake| !work.was_refused(record, intake.terms.content_hash()));
-    if let Some(intake) = next
+        .find(|contender| !work.was_refused(record, contender.terms.content_hash()));
+    if let Some(Contender { terms, raw, queue }) = next
         && work.find(record).is_none()
     {
-        record::record(work, &intake);
+        record::record(work, &Intake { terms, raw, queue });
         work.tell(News::Reconsidered { record });
     }
-}
-
-fn intake_of(contender: Contender, record: RecordId) -> Option<Intake> {
-    let terms = parse_job(&contender.bytes).ok().filter(|terms| terms.record_id == record)?;
-    let raw = String::from_utf8(contender.bytes).ok()?;
-    Some(Intake { terms, raw, queue: contender.queue })
 }
 
 fn note(

@@ -102,6 +102,9 @@ pub(super) async fn load(
         currencies.insert(currency.clone());
         accounts.insert((connection_id, currency.clone()));
     }
+    for contender in work.contenders.values().flatten() {
+        currencies.insert(contender.terms.amount.currency().clone());
+    }
     load_connections(connection, &mut work, &connections).await?;
     load_currencies(connection, &mut work, &currencies).await?;
     load_accounts(connection, &mut work, &accounts).await?;

@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 
 use super::{LOADING, keys};
 use crate::{
-    domain::ids::RecordId,
+    domain::{ids::RecordId, message::parse_job},
     store::{
         error::{StoreError, While as _},
         rows::{hash_of, parse},
@@ -90,8 +90,12 @@ pub(super) async fn load_accused(
     for row in rows {
         let key = ContentHashKey::from(hash_of("quarantine", &row.sha256)?);
         quarantined.insert((row.queue.clone(), key));
-        let contender = Contender { queue: row.queue, bytes: row.bytes };
-        work.contenders.entry(parse("quarantine", &row.record_id)?).or_default().push(contender);
+        let record: RecordId = parse("quarantine", &row.record_id)?;
+        let terms = parse_job(&row.bytes).ok().filter(|terms| terms.record_id == record);
+        if let (Some(terms), Ok(raw)) = (terms, String::from_utf8(row.bytes)) {
+            let contender = Contender { terms, raw, queue: row.queue };
+            work.contenders.entry(record).or_default().push(contender);
+        }
     }
     Ok(quarantined)
 }

@@ -12,10 +12,11 @@ use crate::domain::{
         AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
         QuarantineSeq, RecordId,
     },
-    job::{ContentHash, Job, JobType},
+    job::{ContentHash, Job, JobTerms, JobType},
     ledger::{AccountTotals, Movement},
     message::Refusal,
     payload::{Nonce, Signature},
+    state::State,
 };
 use crate::store::archive::Removal;
 use crate::store::runs::FinishedRun;
@@ -133,10 +134,12 @@ pub struct BadMessage {
 /// A message that came while another one had its record's id.
 #[derive(Clone, Debug)]
 pub struct Contender {
+    /// What it is about.
+    pub terms: JobTerms,
+    /// The message as it came.
+    pub raw: String,
     /// The queue it came from.
     pub queue: String,
-    /// The message as it came.
-    pub bytes: Vec<u8>,
 }
 
 /// An outcome to publish.
@@ -203,6 +206,13 @@ pub(in crate::store) struct TrackedJob {
     /// The state as loaded; `None` for a job that this batch takes in.
     pub(in crate::store) before: Option<&'static str>,
     pub(in crate::store) changed: bool,
+}
+
+impl TrackedJob {
+    /// Whether it was final before this batch.
+    pub(in crate::store) fn was_final(&self) -> bool {
+        self.before.is_some_and(|state| State::FINAL_NAMES.contains(&state))
+    }
 }
 
 pub(in crate::store) struct NewDecision {
