@@ -291,13 +291,13 @@ impl App {
             budget: Arc::clone(budget),
             metrics: Arc::clone(metrics),
         };
-        let verifies = material.config.decide.verify_with_oes;
+        let is_required = material.config.decide.verify_with_oes;
         let verifier = Verifier {
             readers: readers.clone(),
             writer: writer.clone(),
             reader: reader.clone(),
             jobs_queue: material.config.broker.jobs_queue.clone(),
-            is_required: verifies,
+            is_required,
             absent_reads_max: material.config.retry.absent_reads_max,
             wake: wake.clone(),
             clock: Arc::clone(clock),
@@ -336,7 +336,7 @@ impl App {
         let decider = decide::run(
             readers.clone(),
             writer.clone(),
-            verifies,
+            is_required,
             wake.clone(),
             Arc::clone(clock),
             self.stop.clone(),

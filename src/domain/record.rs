@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     decision::Outcome,
     ids::{ConnectionId, RecordId},
-    job::{JobTerms, JobType},
+    job::{Job, JobTerms, JobType},
     schedule::{RetryLimits, Tries},
     shown::ShownAmount,
     state::{ConflictKind, Doubt, Event, ParkReason, State},
@@ -170,6 +170,29 @@ pub enum Finding {
     StillPending(Duration),
 }
 
+/// Which approval was pending at OES before our first send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApprovalBefore<'a> {
+    /// The record was not read then, so nothing can be said.
+    NotRead,
+    /// None.
+    None,
+    /// The one with this id.
+    Pending(&'a str),
+}
+
+impl<'a> ApprovalBefore<'a> {
+    /// What a job's row tells of it.
+    #[must_use]
+    pub fn of(job: &'a Job) -> Self {
+        match (job.verified_at, job.approval_before.as_deref()) {
+            (None, _) => Self::NotRead,
+            (Some(_), None) => Self::None,
+            (Some(_), Some(id)) => Self::Pending(id),
+        }
+    }
+}
+
 /// A job that is being read back.
 #[derive(Clone, Copy, Debug)]
 pub struct Inquiry<'a> {
@@ -181,9 +204,8 @@ pub struct Inquiry<'a> {
     pub decided: Outcome,
     /// Attempts, reads and age so far.
     pub tries: Tries,
-    /// What the record's `pendingApprovalId` was when it was read before the decision; `None` if it was
-    /// not read then.
-    pub approval_before: Option<Option<&'a str>>,
+    /// What was pending when the record was read before the decision.
+    pub approval_before: ApprovalBefore<'a>,
     /// Whether a 403 to this record's update is about the token and not about the record.
     pub token_suspected: bool,
 }
@@ -263,8 +285,13 @@ fn judge_reserved(inquiry: &Inquiry<'_>, record: &OesRecord, limits: &RetryLimit
 }
 
 /// Whether the approval that is pending was not there when the record was read before the decision.
-fn is_new(record: &OesRecord, before: Option<Option<&str>>) -> bool {
-    before.is_some_and(|before| record.pending_approval_id.as_deref() != before)
+fn is_new(record: &OesRecord, before: ApprovalBefore<'_>) -> bool {
+    let now = record.pending_approval_id.as_deref();
+    match before {
+        ApprovalBefore::NotRead => false,
+        ApprovalBefore::None => now.is_some(),
+        ApprovalBefore::Pending(id) => now.is_some_and(|now| now != id),
+    }
 }
 
 /// The record is reserved as if nothing had been sent: what that means depends on the answer that

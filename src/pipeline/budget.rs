@@ -171,12 +171,11 @@ impl Budget {
     async fn wait_for_rate(&self, operation: Operation) {
         let (begun, mut waited) = (Instant::now(), false);
         // Updates, reads before a decision, read-backs and comparisons take turns: none holds up another.
-        let _turn = match self.line.try_lock() {
-            Ok(turn) => turn,
-            Err(_) => {
-                waited = true;
-                self.line.lock().await
-            }
+        let _turn = if let Ok(turn) = self.line.try_lock() {
+            turn
+        } else {
+            waited = true;
+            self.line.lock().await
         };
         while let Err(not_until) = self.rate.check() {
             waited = true;

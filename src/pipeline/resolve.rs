@@ -17,7 +17,7 @@ use crate::{
         gate::{Permission, StopCause, Suspicion},
         ids::{JobSeq, RecordId},
         news::News,
-        record::{Finding, Inquiry, Reading, judge},
+        record::{ApprovalBefore, Finding, Inquiry, Reading, judge},
         schedule::RetryLimits,
         state::{Event, State},
     },
@@ -63,7 +63,7 @@ pub fn settle(
                 state: job.state,
                 decided,
                 tries: job.tries(now),
-                approval_before: job.verified_at.map(|_| job.approval_before.as_deref()),
+                approval_before: ApprovalBefore::of(job),
                 token_suspected: suspicion.covers(job.state_since),
             };
             judge(&inquiry, reading, limits)

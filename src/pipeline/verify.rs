@@ -304,8 +304,8 @@ fn note_step(
     let mut detail = json!({
         "found": reading.word(), "from": before.to_string(), "to": after.to_string(),
     });
-    if let Some(what) = what {
-        detail["differs"] = json!(what);
+    if let (Some(what), Some(fields)) = (what, detail.as_object_mut()) {
+        fields.insert("differs".to_owned(), json!(what));
     }
     work.note(seq, JobEventKind::ReadBack, &detail);
 }

@@ -28,6 +28,15 @@ pub struct Wake {
     pub archive: Arc<Notify>,
 }
 
+impl Wake {
+    /// Rings the bells of all loops that carry jobs on.
+    pub fn all(&self) {
+        for bell in [&self.decide, &self.verify, &self.send, &self.resolve, &self.announce] {
+            bell.notify_one();
+        }
+    }
+}
+
 /// Why a rest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rested {

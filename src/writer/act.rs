@@ -50,13 +50,7 @@ impl Act<'_> {
         match command {
             Command::Record { intake, record_only, .. } => {
                 let recorded = record(self.work, intake);
-                let send = match recorded {
-                    Recorded::New(seq) if !*record_only => self.decide_and_prepare(seq)?,
-                    Recorded::New(_)
-                    | Recorded::Repeated(_)
-                    | Recorded::Contradicts(_)
-                    | Recorded::RefusedBefore => None,
-                };
+                let send = self.after_recording(recorded, *record_only)?;
                 Ok(Done::Recorded { recorded, send: send.map(Box::new) })
             }
             Command::Quarantine { message, .. } => {
@@ -119,6 +113,20 @@ impl Act<'_> {
                 Ok(Done::Nothing)
             }
             Command::StopPreparing { .. } => Ok(Done::Nothing),
+        }
+    }
+
+    fn after_recording(
+        &mut self,
+        recorded: Recorded,
+        record_only: bool,
+    ) -> Result<Option<Permitted>, WorkError> {
+        match recorded {
+            Recorded::New(seq) if !record_only => self.decide_and_prepare(seq),
+            Recorded::New(_)
+            | Recorded::Repeated(_)
+            | Recorded::Contradicts(_)
+            | Recorded::RefusedBefore => Ok(None),
         }
     }
 

@@ -216,32 +216,20 @@ impl Writer {
                 self.send(prepared.into_iter().zip(permits));
                 let _waiting = answer.send(());
             }
-            (Command::DecideDue { answer, .. }, Done::Sends(sends)) => {
-                self.send(sends);
-                self.wake.send.notify_one();
-                let _waiting = answer.send(());
-            }
             (Command::ApplyBook { answer, .. }, Done::Book(outcomes)) => {
                 self.wake.decide.notify_one();
                 let _waiting = answer.send(Ok(outcomes));
             }
             (Command::Finish { reply, answer }, _) => {
-                match reply.verdict {
-                    Verdict::Accepted => self.wake.announce.notify_one(),
-                    Verdict::ApprovalPending | Verdict::Doubtful(_) => {
-                        self.wake.resolve.notify_one();
-                    }
-                    Verdict::TurnedAway => self.wake.send.notify_one(),
-                }
+                self.wake_after_answer(reply.verdict);
                 let _waiting = answer.send(());
             }
-            (Command::SettleFirstReads { answer, .. }, Done::Sends(sends)) => {
+            (
+                Command::DecideDue { answer, .. } | Command::SettleFirstReads { answer, .. },
+                Done::Sends(sends),
+            ) => {
                 self.send(sends);
-                self.wake.announce.notify_one();
-                self.wake.decide.notify_one();
-                self.wake.send.notify_one();
-                // A message that was put away may have become a job.
-                self.wake.verify.notify_one();
+                self.wake.all();
                 let _waiting = answer.send(());
             }
             (Command::SettleReads { answer, .. }, _) => {
@@ -254,17 +242,14 @@ impl Writer {
                 let _waiting = answer.send(());
             }
             (Command::SendOn { answer, .. }, Done::SentOn(sent_on)) => {
-                self.wake.decide.notify_one();
-                self.wake.verify.notify_one();
-                self.wake.resolve.notify_one();
+                self.wake.all();
                 let _waiting = answer.send(sent_on);
             }
             (Command::Archive { answer, .. }, Done::Archived(told)) => {
                 let _waiting = answer.send(told);
             }
             (Command::Approve { answer, .. }, Done::Approved(approval)) => {
-                self.wake.send.notify_one();
-                self.wake.verify.notify_one();
+                self.wake.all();
                 let _waiting = answer.send(Ok(approval));
             }
             (Command::NoteRun { answer, .. }, _) => {
@@ -288,6 +273,14 @@ impl Writer {
                 | Command::Park { .. },
                 _,
             ) => {}
+        }
+    }
+
+    fn wake_after_answer(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Accepted => self.wake.announce.notify_one(),
+            Verdict::ApprovalPending | Verdict::Doubtful(_) => self.wake.resolve.notify_one(),
+            Verdict::TurnedAway => self.wake.send.notify_one(),
         }
     }
 

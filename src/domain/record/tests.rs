@@ -43,12 +43,12 @@ fn record(status: RecordStatus) -> OesRecord {
 }
 
 fn judged(state: State, decided: Outcome, tries: Tries, record: OesRecord) -> Finding {
-    judged_after(None, state, decided, tries, record)
+    judged_after(ApprovalBefore::NotRead, state, decided, tries, record)
 }
 
 /// The same, where the record was read before the decision.
 fn judged_after(
-    approval_before: Option<Option<&str>>,
+    approval_before: ApprovalBefore<'_>,
     state: State,
     decided: Outcome,
     tries: Tries,
@@ -159,7 +159,7 @@ fn a_forbidden_update_is_tried_again_when_the_token_is_to_blame() {
         state: State::Unknown(Doubt::Forbidden),
         decided: Outcome::Cleared,
         tries: Tries::default(),
-        approval_before: None,
+        approval_before: ApprovalBefore::NotRead,
         token_suspected: true,
     };
     let reading = Reading::Found(record(RecordStatus::Reserved));
@@ -195,7 +195,7 @@ fn an_absent_record_is_read_again_a_few_times_and_then_parked() {
             state: State::Unknown(Doubt::NoReply),
             decided: Outcome::Cleared,
             tries: Tries { reads, absences: reads, ..Tries::default() },
-            approval_before: None,
+            approval_before: ApprovalBefore::NotRead,
             token_suspected: false,
         };
         judge(&inquiry, &Reading::Absent, &LIMITS)
@@ -235,11 +235,11 @@ fn an_approval_that_was_not_pending_before_our_first_send_is_ours() {
     let ours = Finding::Moves(Event::AwaitApproval);
     for doubt in Doubt::ALL {
         for (before, expected) in [
-            (None, unclear),
-            (Some(None), ours),
-            (Some(Some("p-1")), ours),
+            (ApprovalBefore::NotRead, unclear),
+            (ApprovalBefore::None, ours),
+            (ApprovalBefore::Pending("p-1"), ours),
             // Somebody else's, whatever became of our update.
-            (Some(Some("p-2")), unclear),
+            (ApprovalBefore::Pending("p-2"), unclear),
         ] {
             let state = State::Unknown(doubt);
             let tries = Tries::default();

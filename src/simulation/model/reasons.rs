@@ -130,8 +130,12 @@ fn may_park(
             money.ruling(&known.terms, known.received_at, now, None) == Due::Word
         }
         // Nothing refuses a row here, and no book is restored.
-        ParkReason::DecideFailed | ParkReason::PredatesRestore | ParkReason::StepFailed => false,
-        ParkReason::NotShown | ParkReason::Unreadable | ParkReason::EndedAtOes => false,
+        ParkReason::DecideFailed
+        | ParkReason::PredatesRestore
+        | ParkReason::StepFailed
+        | ParkReason::NotShown
+        | ParkReason::Unreadable
+        | ParkReason::EndedAtOes => false,
         ParkReason::RefusedByOes => evidence.refused,
         ParkReason::NotFoundAtOes => evidence.not_found || evidence.absent,
         ParkReason::PolicyRejected => {
