@@ -61,7 +61,8 @@ BEGIN SELECT RAISE(ABORT, 'a switch is set by an operator''s action'); END;
 -- Lists are read along one of these, newest or oldest first, from where the last page ended. Those of open
 -- jobs hold few rows; the two that hold every job are for the questions that are asked by name.
 CREATE INDEX jobs_open_by_state ON jobs (state, job_seq) WHERE final_outcome IS NULL;
-CREATE INDEX jobs_open_by_time ON jobs (state_since_ms, job_seq) WHERE final_outcome IS NULL;
+CREATE INDEX jobs_open_by_time ON jobs (state_since_ms, job_seq)
+    WHERE final_outcome IS NULL AND state <> 'refused';
 CREATE INDEX jobs_overruled ON jobs (job_seq) WHERE state = 'overruled';
 CREATE INDEX jobs_of_connection ON jobs (connection_id, job_seq);
 CREATE INDEX jobs_of_partners_record ON jobs (partners_record_id);

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`receive`] | takes deliveries from the queue, acknowledges them once they are recorded | its own loop |
 //! | [`record`] | a job, a repetition, or a message for the quarantine | the writer |
+//! | [`verify`] | whether OES's record is what the message says, where that is asked for | the writer, and its own loop |
 //! | [`decide`] | cleared or released, with the hold | the writer, and a loop for jobs that waited |
 //! | [`sign`] | payload, nonce, signature: an attempt on disk | the writer |
 //! | [`send`] | one PUT of an attempt | its own loop |
@@ -17,7 +18,8 @@
 //!
 //! The steps that act in the writer are plain functions on a [`crate::store::work::Work`]; what they
 //! do is true once the writer has committed it. The loops share only the database and wake-ups
-//! ([`wake`]); how much may be sent is kept in [`budget`], and what operators have switched off in [`switches`].
+//! ([`wake`]); how much may be sent is kept in [`budget`], what operators have switched off in
+//! [`switches`], and records are read through [`read`].
 //!
 //! What must never happen here: a send without a committed attempt, an acknowledgement before a
 //! commit, a rule about money that is not in `domain`.
@@ -29,6 +31,7 @@ pub mod budget;
 pub mod close;
 pub mod confirm;
 pub mod decide;
+pub mod read;
 pub mod receive;
 pub mod record;
 pub mod resolve;
@@ -36,4 +39,5 @@ pub mod send;
 pub mod send_on;
 pub mod sign;
 pub mod switches;
+pub mod verify;
 pub mod wake;

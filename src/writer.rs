@@ -36,10 +36,12 @@ use crate::{
     pipeline::{
         budget::{Budget, SendPermit},
         confirm::Reply,
+        decide::Conditions,
+        read::ReadResult,
         record::{Intake, Recorded},
-        resolve::ReadResult,
         send::Permitted,
         switches::SwitchBoard,
+        verify::FirstRead,
         wake::Wake,
     },
     signer::SigningKey,
@@ -147,6 +149,18 @@ impl WriterHandle {
     /// [`WriterGone`].
     pub async fn settle_reads(&self, results: Vec<(JobSeq, ReadResult)>) -> Result<(), WriterGone> {
         self.ask(|answer| Command::SettleReads { results, answer }).await
+    }
+
+    /// Carries out what reads of undecided jobs' records mean; `queue` is where their messages came from.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn settle_first_reads(
+        &self,
+        reads: Vec<FirstRead>,
+        queue: String,
+    ) -> Result<(), WriterGone> {
+        self.ask(|answer| Command::SettleFirstReads { reads, queue, answer }).await
     }
 
     /// Notes messages that the broker has confirmed. Nobody waits for it: it is committed with the
@@ -260,8 +274,8 @@ pub struct WriterParts {
     pub mark: Option<Mark>,
     /// The bounds of retrying.
     pub limits: RetryLimits,
-    /// How long a job for an unknown connection waits.
-    pub connection_grace: Duration,
+    /// When a job may be decided.
+    pub conditions: Conditions,
     /// How long an operator's word about the end of a record can be confirmed by another one.
     pub close_within: Duration,
     /// Most commands that share a commit.
@@ -300,7 +314,7 @@ pub struct Writer {
     ledger: Uuid,
     mark: Option<Mark>,
     limits: RetryLimits,
-    connection_grace: Duration,
+    conditions: Conditions,
     decides_without_key: bool,
     batch_max: usize,
     lazy: Duration,
@@ -362,7 +376,7 @@ impl Writer {
             ledger: ledger_uuid,
             mark: parts.mark,
             limits: parts.limits,
-            connection_grace: parts.connection_grace,
+            conditions: parts.conditions,
             decides_without_key: parts.decides_without_key,
             batch_max: parts.batch_max,
             lazy: parts.lazy,

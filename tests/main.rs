@@ -63,6 +63,7 @@ mod support;
 mod switches;
 mod sync;
 mod topology;
+mod trust;
 mod unknown_outcomes;
 mod waiting;
 mod whole_life;

@@ -23,7 +23,7 @@ use crate::{
     metrics::Metrics,
     oes::OesClient,
     operator::operations::{OperationError, Operations, Requeueing},
-    pipeline::{budget::Budget, wake::Wake},
+    pipeline::{budget::Budget, decide::Conditions, wake::Wake},
     store::{
         Mark, OpenedBook,
         lock::{BookLock, LockError, socket_path},
@@ -78,7 +78,7 @@ impl Target {
             budget: None,
             mark: None,
             limits: config.retry.limits(),
-            connection_grace: Duration::ZERO,
+            conditions: Conditions { grace: Duration::ZERO, ..config.conditions() },
             close_within: Duration::from_secs(config.operator.confirm_within_s),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
@@ -262,6 +262,7 @@ async fn desk(config: &Config, writer: &WriterHandle) -> anyhow::Result<Desk> {
         clock,
         sweep_age: Duration::from_secs(config.reconcile.sweep_age_s),
         compare_balances: config.reconcile.balances,
+        amounts: config.oes.amounts,
         at_work: tokio::sync::Mutex::default(),
     })
 }

@@ -169,7 +169,7 @@ impl Operations {
         Ok(match recorded.map_err(OperationError::Refused)? {
             Recorded::New(_) => Requeueing::New(record),
             Recorded::Repeated(_) => Requeueing::Repeated(record),
-            Recorded::Contradicts(_) => Requeueing::Contradicts(record),
+            Recorded::Contradicts(_) | Recorded::RefusedBefore => Requeueing::Contradicts(record),
         })
     }
 

@@ -18,7 +18,7 @@ use crate::{
     pipeline::{
         approve::{self, Approval},
         close::{self, Closing},
-        record::{Intake, Recorded, record},
+        record::{Intake, Recorded, put_back_in},
         send_on::{self, SentOn},
     },
     store::work::{NewAction, Subject, WorkError},
@@ -88,7 +88,7 @@ impl Act<'_> {
         if !may_decide || !self.switches.is_on(Switch::Signing) {
             return Ok(Approval::DecisionsAreOff);
         }
-        let approval = approve::approve(self.work, record, word, by)?;
+        let approval = approve::approve(self.work, record, word, by, self.conditions)?;
         if matches!(approval, Approval::Decided(_)) {
             // It waits for its turn like any other.
             (self.first_attempts_wait, self.deferred) = (true, true);
@@ -104,13 +104,15 @@ impl Act<'_> {
         by: &Operator,
         record_only: bool,
     ) -> Result<Done, WorkError> {
-        let recorded = record(self.work, intake);
+        let recorded = put_back_in(self.work, intake);
         let (word, send) = match recorded {
             Recorded::New(seq) if !record_only => ("new", self.decide_and_prepare(seq)?),
             Recorded::New(_) => ("new", None),
             Recorded::Repeated(_) => ("repeated", None),
             // Nothing has changed, so there is nothing to journal.
-            Recorded::Contradicts(_) => return Ok(Done::Recorded { recorded, send: None }),
+            Recorded::Contradicts(_) | Recorded::RefusedBefore => {
+                return Ok(Done::Recorded { recorded, send: None });
+            }
         };
         let detail = json!({"recordId": intake.terms.record_id, "became": word});
         let subject = Subject::Message(message);

@@ -119,7 +119,8 @@ impl Writer {
 
     async fn transact(&mut self, batch: &mut [Command]) -> Result<Vec<Done>, Failure> {
         let (now, begun) = (self.clock.now(), Instant::now());
-        let mut needs = Needs::default();
+        let verifies = self.conditions.verification.is_required;
+        let mut needs = Needs { verifies, ..Needs::default() };
         for command in batch.iter() {
             command.add_needs(&mut needs);
         }
@@ -134,7 +135,7 @@ impl Writer {
             signing: self.signing.as_ref(),
             budget: self.budget.as_deref(),
             limits: &self.limits,
-            connection_grace: self.connection_grace,
+            conditions: &self.conditions,
             decides_without_key: self.decides_without_key,
             switches: self.switches.now(),
             close_within: self.close_within,
@@ -214,23 +215,20 @@ impl Writer {
                 self.send(prepared.into_iter().zip(permits));
                 let _waiting = answer.send(());
             }
-            (Command::DecideDue { answer, .. }, Done::Sends(sends)) => {
-                self.send(sends);
-                self.wake.send.notify_one();
-                let _waiting = answer.send(());
-            }
             (Command::ApplyBook { answer, .. }, Done::Book(outcomes)) => {
                 self.wake.decide.notify_one();
                 let _waiting = answer.send(Ok(outcomes));
             }
             (Command::Finish { reply, answer }, _) => {
-                match reply.verdict {
-                    Verdict::Accepted => self.wake.announce.notify_one(),
-                    Verdict::ApprovalPending | Verdict::Doubtful(_) => {
-                        self.wake.resolve.notify_one();
-                    }
-                    Verdict::TurnedAway => self.wake.send.notify_one(),
-                }
+                self.wake_after_answer(reply.verdict);
+                let _waiting = answer.send(());
+            }
+            (
+                Command::DecideDue { answer, .. } | Command::SettleFirstReads { answer, .. },
+                Done::Sends(sends),
+            ) => {
+                self.send(sends);
+                self.wake.all();
                 let _waiting = answer.send(());
             }
             (Command::SettleReads { answer, .. }, _) => {
@@ -262,10 +260,7 @@ impl Writer {
         match (command, done) {
             (Command::Act { answer, .. }, Done::Acted(acted)) => {
                 // Sent on, decided, or ended: whichever it was, somebody has work.
-                for bell in [&self.wake.decide, &self.wake.resolve, &self.wake.send] {
-                    bell.notify_one();
-                }
-                self.wake.announce.notify_one();
+                self.wake.all();
                 let _waiting = answer.send(acted);
             }
             (Command::Requeue { answer, .. }, Done::Recorded { recorded, send }) => {
@@ -290,6 +285,7 @@ impl Writer {
                 | Command::Act { .. }
                 | Command::Requeue { .. }
                 | Command::SetSwitch { .. }
+                | Command::SettleFirstReads { .. }
                 | Command::Archive { .. }
                 | Command::NoteRun { .. }
                 | Command::StopPreparing { .. }
@@ -300,14 +296,26 @@ impl Writer {
         }
     }
 
+    fn wake_after_answer(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Accepted => self.wake.announce.notify_one(),
+            Verdict::ApprovalPending | Verdict::Doubtful(_) => self.wake.resolve.notify_one(),
+            Verdict::TurnedAway => self.wake.send.notify_one(),
+        }
+    }
+
     fn wake_after_recording(&self, recorded: Recorded, sent_at_once: bool) {
         match recorded {
             Recorded::New(_) if sent_at_once => {}
+            Recorded::New(_) if self.conditions.verification.is_required => {
+                self.wake.verify.notify_one();
+            }
             Recorded::New(_) => {
                 self.wake.send.notify_one();
                 self.wake.decide.notify_one();
+                self.wake.verify.notify_one();
             }
-            Recorded::Contradicts(_) => self.wake.announce.notify_one(),
+            Recorded::Contradicts(_) | Recorded::RefusedBefore => self.wake.announce.notify_one(),
             Recorded::Repeated(_) => {}
         }
     }

@@ -11,7 +11,7 @@ use crate::{
         reply::Verdict,
         state::{Doubt, ParkReason},
     },
-    pipeline::resolve,
+    pipeline::{read::ReadResult, verify::FirstRead},
 };
 
 impl Writer {
@@ -56,6 +56,11 @@ impl Writer {
             }
             Command::SettleReads { results, answer } => {
                 self.settle_one_by_one(results, reason).await?;
+                let _waiting = answer.send(());
+                Ok(())
+            }
+            Command::SettleFirstReads { reads, queue, answer } => {
+                self.settle_first_one_by_one(reads, queue, reason).await?;
                 let _waiting = answer.send(());
                 Ok(())
             }
@@ -119,6 +124,7 @@ impl Writer {
             | Command::DecideDue { .. }
             | Command::Finish { .. }
             | Command::SettleReads { .. }
+            | Command::SettleFirstReads { .. }
             | Command::ApplyBook { .. }
             | Command::Archive { .. }
             | Command::NoteRun { .. }
@@ -152,7 +158,7 @@ impl Writer {
 
     async fn settle_one_by_one(
         &mut self,
-        mut results: Vec<(JobSeq, resolve::ReadResult)>,
+        mut results: Vec<(JobSeq, ReadResult)>,
         reason: String,
     ) -> Result<(), WriterError> {
         if results.len() == 1
@@ -163,6 +169,26 @@ impl Writer {
         for result in results {
             let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
             let command = Command::SettleReads { results: vec![result], answer };
+            Box::pin(self.execute(vec![command])).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_first_one_by_one(
+        &mut self,
+        mut reads: Vec<FirstRead>,
+        queue: String,
+        reason: String,
+    ) -> Result<(), WriterError> {
+        if reads.len() == 1
+            && let Some(read) = reads.pop()
+        {
+            return self.park(read.job, ParkReason::DecideFailed, reason).await;
+        }
+        for read in reads {
+            let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
+            let (reads, queue) = (vec![read], queue.clone());
+            let command = Command::SettleFirstReads { reads, queue, answer };
             Box::pin(self.execute(vec![command])).await?;
         }
         Ok(())

@@ -76,7 +76,8 @@ impl Path {
     const fn condition(&self) -> &'static str {
         match self {
             Self::All | Self::Jobs(_) | Self::Connections(_) | Self::Rejected(_) => "true",
-            Self::OpenByState(_) | Self::OpenByTime => "final_outcome IS NULL",
+            Self::OpenByState(_) => "final_outcome IS NULL",
+            Self::OpenByTime => "final_outcome IS NULL AND state <> 'refused'",
             Self::Overruled => "state = 'overruled'",
         }
     }
@@ -219,7 +220,7 @@ impl Readers {
             // Only open states have reasons, but for those of a release.
             open.extend(["unknown", "parked", "conflict"].map(str::to_owned));
         }
-        if !open.is_empty() && open.iter().all(|state| is_open(state)) {
+        if !open.is_empty() && open.iter().all(|state| has_no_end(state)) {
             return Ok(vec![Path::OpenByState(open.into_iter().collect())]);
         }
         if let Some(client) = filter.client_id {
@@ -227,7 +228,7 @@ impl Readers {
             if (1..=KEYS_MAX).contains(&connections.len()) {
                 // A job may name a client whose connection the book does not have; while somebody must
                 // look at it, it is open.
-                let open = State::NAMES.iter().filter(|state| is_open(state));
+                let open = State::NAMES.iter().filter(|state| has_no_end(state));
                 let open = Path::OpenByState(open.map(|state| (*state).to_owned()).collect());
                 return Ok(vec![Path::Connections(connections), open]);
             }
@@ -244,7 +245,11 @@ impl Readers {
         let (low, low_end) = (text.to_lowercase(), end.to_lowercase());
         let mut jobs: BTreeSet<i64> = BTreeSet::new();
         let found = sqlx::query_scalar!(
-            r#"SELECT job_seq AS "job_seq!" FROM jobs WHERE record_id >= ?1 AND record_id < ?2 LIMIT ?3"#,
+            r#"SELECT job_seq AS "job_seq!" FROM jobs
+               WHERE state <> 'refused' AND record_id >= ?1 AND record_id < ?2
+               UNION ALL
+               SELECT job_seq FROM jobs WHERE state = 'refused' AND final_outcome IS NULL
+                 AND record_id >= ?1 AND record_id < ?2 LIMIT ?3"#,
             low,
             low_end,
             BEGINNINGS_MAX
@@ -414,8 +419,9 @@ impl Readers {
     }
 }
 
-fn is_open(state: &str) -> bool {
-    State::all().any(|known| known.name() == state && !known.is_final())
+/// Whether OES has ended no job in this state: the index of open jobs has those that were refused, too.
+fn has_no_end(state: &str) -> bool {
+    ![State::Confirmed, State::Overruled].iter().any(|ended| ended.name() == state)
 }
 
 /// The last row that may be looked at where rows stand in the order of their numbers, without gaps.
