@@ -52,19 +52,9 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
                 "OES contradicts what was decided and sent: the record is frozen. Ask BitGo"
             );
         }
-        News::ClosedByOperators { record, outcome, proposed_by, confirmed_by } => {
-            tracing::warn!(
-                %record, %outcome, proposed_by, confirmed_by,
-                "two operators have said how OES ended the record: the book follows OES"
-            );
+        News::ClosedByOperators { .. } | News::Switched { .. } | News::Acted(_) => {
+            tell_of_operators(news, metrics);
         }
-        News::Switched { switch, on: false, who, reason } => {
-            tracing::warn!(%switch, who, reason, "switched off: {}", switch.while_off());
-        }
-        News::Switched { switch, on: true, who, reason } => {
-            tracing::warn!(%switch, who, reason, "switched on again");
-        }
-        News::Acted(kind) => metrics.operator_acted(*kind),
         News::Overdrawn { connection, currency, available } => {
             metrics.overdrawn();
             tracing::error!(
@@ -80,5 +70,32 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
                 "OES cleared a deallocation that was released here, and the book cannot cover it"
             );
         }
+    }
+}
+
+/// The same for what operators did.
+fn tell_of_operators(news: &News, metrics: &Metrics) {
+    match news {
+        News::ClosedByOperators { record, outcome, proposed_by, confirmed_by } => {
+            tracing::warn!(
+                %record, %outcome, proposed_by, confirmed_by,
+                "two operators have said how OES ended the record: the book follows OES"
+            );
+        }
+        News::Switched { switch, on: false, who, reason } => {
+            tracing::warn!(%switch, who, reason, "switched off: {}", switch.while_off());
+        }
+        News::Switched { switch, on: true, who, reason } => {
+            tracing::warn!(%switch, who, reason, "switched on again");
+        }
+        News::Acted(kind) => metrics.operator_acted(*kind),
+        News::Decided { .. }
+        | News::Final { .. }
+        | News::Parked { .. }
+        | News::Refused { .. }
+        | News::Reconsidered { .. }
+        | News::Frozen { .. }
+        | News::Overdrawn { .. }
+        | News::Shortfall { .. } => {}
     }
 }
