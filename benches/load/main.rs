@@ -20,6 +20,7 @@ mod ceiling;
 mod clock;
 mod parts;
 mod process;
+mod profile;
 mod report;
 mod scenario;
 mod scrape;
@@ -81,6 +82,8 @@ enum Scenario {
     Recovery,
     /// Throughput on a book with a long history.
     History,
+    /// Where the daemon's processor time goes; needs perf.
+    Profile,
 }
 
 #[derive(Debug, Args)]
@@ -172,6 +175,9 @@ async fn measure(options: &Measure) -> anyhow::Result<()> {
     if wanted(Scenario::History) {
         let history = scenario::history(&bench, options.many, options.jobs, HISTORY_REPETITIONS);
         report.history = Some(history.await?);
+    }
+    if wanted(Scenario::Profile) {
+        report.profile = profile::profile(&bench, options.jobs).await?;
     }
     report.write(&root, options.write_docs)
 }

@@ -111,6 +111,13 @@ impl Process {
         if status.success() { Ok(()) } else { bail!("it ended with {status}") }
     }
 
+    /// Interrupts it, as Ctrl-C would, and waits until it has ended.
+    pub(crate) fn interrupt(mut self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::INT);
+        wait_for("an end after Ctrl-C", END_LIMIT, || Ok(self.child.try_wait()?))?;
+        Ok(())
+    }
+
     /// Kills it, as a crash would.
     pub(crate) fn kill(mut self) -> anyhow::Result<()> {
         self.signal(rustix::process::Signal::KILL);

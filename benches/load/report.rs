@@ -26,6 +26,8 @@ pub(crate) struct Report {
     pub(crate) recovery: Option<Recovery>,
     pub(crate) backlog: Option<Backlog>,
     pub(crate) history: Option<History>,
+    /// Shares of the daemon's processor time, the largest first.
+    pub(crate) profile: Vec<(String, f64)>,
 }
 
 /// Where it was measured.
@@ -108,6 +110,7 @@ impl Report {
             recovery: None,
             backlog: None,
             history: None,
+            profile: Vec::new(),
         })
     }
 

@@ -21,6 +21,7 @@ pub(super) fn blocks(report: &Report) -> Vec<(&'static str, String)> {
         ("syncs", (!report.syncs.is_empty()).then(|| syncs(report))),
         ("many", many(report)),
         ("history", report.history.as_ref().map(history)),
+        ("profile", (!report.profile.is_empty()).then(|| profile(report))),
     ];
     tables.into_iter().filter_map(|(name, table)| Some((name, table?))).collect()
 }
@@ -246,4 +247,12 @@ fn history(history: &History) -> String {
         history.start_s,
         history.growing_rss_peak_mib
     )
+}
+
+fn profile(report: &Report) -> String {
+    let mut rows = vec![row(["where", "share"])];
+    for (name, share) in &report.profile {
+        rows.push(vec![name.clone(), format!("{share:.1} %")]);
+    }
+    table(&rows)
 }

@@ -40,7 +40,7 @@ pub(super) async fn connection_limits(
          SELECT value ->> 'connection_id', value ->> 'currency', value ->> 'exposure',
                 value ->> 'allocation', value ->> 'deallocation', value ->> 'approval',
                 value ->> 'event_seq'
-         FROM json_each(?1) WHERE true
+         FROM jsonb_each(?1) WHERE true
          ON CONFLICT (connection_id, currency) DO UPDATE SET
              exposure_max_per_connection = excluded.exposure_max_per_connection,
              daily_allocation_max_per_connection = excluded.daily_allocation_max_per_connection,
@@ -89,7 +89,7 @@ pub(super) async fn currency_totals(
         let result = sqlx::query!(
             "INSERT INTO currency_totals (currency, from_oes, to_oes)
              SELECT value ->> 'currency', value ->> 'credits', value ->> 'debits'
-             FROM json_each(?1)",
+             FROM jsonb_each(?1)",
             rows
         )
         .execute(&mut *connection)
@@ -102,7 +102,7 @@ pub(super) async fn currency_totals(
     let (expected, rows) = array(changed);
     let result = sqlx::query!(
         "UPDATE currency_totals SET from_oes = new.value ->> 'credits', to_oes = new.value ->> 'debits'
-         FROM json_each(?1) AS new
+         FROM jsonb_each(?1) AS new
          WHERE currency_totals.currency = new.value ->> 'currency'
            AND from_oes = new.value ->> 'old_credits' AND to_oes = new.value ->> 'old_debits'",
         rows
@@ -129,7 +129,7 @@ pub(super) async fn daily_cleared(
             "INSERT INTO daily_cleared (connection_id, currency, day, type, cleared, taken_back)
              SELECT value ->> 'connection_id', value ->> 'currency', value ->> 'day',
                     value ->> 'type', value ->> 'credits', value ->> 'debits'
-             FROM json_each(?1)",
+             FROM jsonb_each(?1)",
             rows
         )
         .execute(&mut *connection)
@@ -142,7 +142,7 @@ pub(super) async fn daily_cleared(
     let (expected, rows) = array(changed);
     let result = sqlx::query!(
         "UPDATE daily_cleared SET cleared = new.value ->> 'credits', taken_back = new.value ->> 'debits'
-         FROM json_each(?1) AS new
+         FROM jsonb_each(?1) AS new
          WHERE daily_cleared.connection_id = new.value ->> 'connection_id'
            AND daily_cleared.currency = new.value ->> 'currency'
            AND daily_cleared.day = new.value ->> 'day'
