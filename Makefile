@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SEEDS ?= 1000000
 ARGS ?=
-.PHONY: help demo test bench soak check-tools lint queries check-queries deny
+.PHONY: help demo test bench soak check-tools lint queries check-queries check-alerts deny
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -10,7 +10,7 @@ help: ## Show what there is
 demo: check-tools ## A private broker, an OES stand-in, the daemon, and clients that use it
 	@scripts/demo.sh
 
-test: check-tools lint check-queries ## Formatting, lints, committed queries, and every test on real parts
+test: check-tools lint check-queries check-alerts ## Formatting, lints, committed queries, alert rules, and every test on real parts
 	@scripts/rabbitmq.sh install
 	@echo "building and running the tests"
 	SQLX_OFFLINE=true scripts/with-rabbitmq.sh cargo test --locked
@@ -27,6 +27,10 @@ lint: ## Formatting and lints, warnings denied
 
 check-queries: ## Whether the committed query data is up to date
 	@scripts/check-queries.sh
+
+check-alerts: ## Prometheus's rules and the tests of them
+	@scripts/promtool.sh check rules config/alerts.yml
+	@scripts/promtool.sh test rules config/alerts.test.yml
 
 queries: ## Write the query data that offline builds need
 	@scripts/check-queries.sh --write

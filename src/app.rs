@@ -14,7 +14,7 @@ use crate::{
     compare::{self, Desk, ask::Asker},
     config::{BrokerConfig, Config},
     control::{self, Control},
-    health::{Checks, Health},
+    health::{Checks, Health, Volumes},
     metrics::Metrics,
     oes::OesClient,
     pipeline::{
@@ -27,6 +27,7 @@ use crate::{
         send::{Feeder, Permitted, Sender},
         wake::Wake,
     },
+    signer::SigningKey,
     store::{
         Readers,
         lock::{BookLock, socket_path},
@@ -119,23 +120,19 @@ impl App {
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let lock = BookLock::take(&config.store.path, HOLDER)?;
         let key = key::load_key(&config.signer)?;
-        let oes = Arc::new(OesClient::new(&config.oes, Arc::clone(&clock))?);
         let http = listen(config.http.listen).await?;
         let http_address = http.local_addr()?;
 
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::<Health>::default());
+        let oes = OesClient::new(&config.oes, Arc::clone(&clock))?;
+        let oes = Arc::new(oes.counted_by(Arc::clone(&metrics)));
         let wake = Wake::default();
         let book = open_writer(&config.store.path, clock.now()).await?;
         let (key, mark) = key::fit_to_sign(&config, &book, key)?;
         let readers = open_readers(&config.store.path).await?;
-        let budget = Arc::new(Budget::new(&config.oes, Arc::clone(&clock)));
-        let (signing, sending, signer_fault) = match key {
-            Ok(key) => {
-                let (sends, prepared) = mpsc::unbounded_channel();
-                (Some(Signing { key, budget: Arc::clone(&budget), sends }), Some(prepared), None)
-            }
-            Err(fault) => (None, None, Some(fault)),
-        };
+        let budget = Budget::new(&config.oes, Arc::clone(&clock));
+        let budget = Arc::new(budget.counted_by(Arc::clone(&metrics)));
+        let (signing, sending, signer_fault) = may_sign(key, &budget);
         let (writer, handle) = Writer::new(WriterParts {
             book,
             signing,
@@ -158,6 +155,7 @@ impl App {
             readers: readers.clone(),
             budget: Arc::clone(&budget),
             signer_fault,
+            volumes: Volumes::of(&config),
             clock: Arc::clone(&clock),
         };
         let mut app = Self {
@@ -356,6 +354,20 @@ impl App {
     #[must_use]
     pub fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
+    }
+}
+
+/// The way of signed attempts to the sender, or why there is none.
+fn may_sign(
+    key: Result<SigningKey, String>,
+    budget: &Arc<Budget>,
+) -> (Option<Signing>, Sending, Option<String>) {
+    match key {
+        Ok(key) => {
+            let (sends, prepared) = mpsc::unbounded_channel();
+            (Some(Signing { key, budget: Arc::clone(budget), sends }), Some(prepared), None)
+        }
+        Err(fault) => (None, None, Some(fault)),
     }
 }
 

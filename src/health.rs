@@ -1,5 +1,8 @@
 //! Which part of the daemon works, for readiness and metrics.
 
+mod snapshot;
+mod volumes;
+
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -9,6 +12,8 @@ use std::{
 };
 
 use serde::Serialize;
+
+pub use volumes::Volumes;
 
 use crate::{clock::Clock, domain::gate::Permission, pipeline::budget::Budget, store::Readers};
 
@@ -26,6 +31,20 @@ pub enum BrokerSide {
     Consumer,
     /// Publishing outcomes and dead letters.
     Publisher,
+}
+
+impl BrokerSide {
+    /// Both sides.
+    pub const ALL: [Self; 2] = [Self::Consumer, Self::Publisher];
+
+    /// The word that metrics use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consumer => "consumer",
+            Self::Publisher => "publisher",
+        }
+    }
 }
 
 /// What the parts say of themselves while they work.
@@ -144,6 +163,8 @@ pub struct Checks {
     pub budget: Arc<Budget>,
     /// Why nothing may be signed, if so.
     pub signer_fault: Option<String>,
+    /// Where the daemon writes.
+    pub volumes: Volumes,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

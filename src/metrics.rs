@@ -1,15 +1,19 @@
-//! What is counted while it happens. Gauges that can be read from the book are read at each scrape
-//! (`web`), so that they are never out of step with it.
+//! What is counted while it happens, and what a scrape shows beside it.
 
 mod compare;
+mod process;
+mod shown;
 
 use std::{
-    sync::{Mutex, PoisonError, atomic::AtomicI64},
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{
+        EncodeLabelSet,
+        text::{encode_eof, encode_registry},
+    },
     metrics::{
         counter::Counter,
         family::Family,
@@ -22,30 +26,19 @@ use prometheus_client::{
 
 use crate::{
     domain::{
-        decision::Outcome,
-        job::JobType,
-        message::RefusalCode,
-        reply::Verdict,
-        state::{Doubt, State},
+        decision::Outcome, job::JobType, message::RefusalCode, reply::Verdict, state::Doubt,
         time::TimestampMs,
     },
-    store::runs::PastRuns,
+    health::BrokerSide,
+    oes::Operation,
 };
 use compare::Comparisons;
+use shown::Shown;
 
-/// Prefix of every metric.
+pub use shown::{CURRENCIES_SHOWN_MAX, Snapshot};
+
+/// Prefix of every metric but those of the process, which have names of their own everywhere.
 const PREFIX: &str = "settled";
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabels {
-    state: String,
-    r#type: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateOnly {
-    state: String,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
@@ -74,77 +67,68 @@ struct CauseLabels {
     cause: &'static str,
 }
 
-/// What a scrape reads from the book and from the sender.
-#[derive(Debug, Default)]
-pub struct Snapshot {
-    /// Jobs by state and type.
-    pub jobs: Vec<(String, JobType, u64)>,
-    /// The oldest open job of each state that has one.
-    pub oldest: Vec<(String, TimestampMs)>,
-    /// Released records that OES has not confirmed, and the oldest of them.
-    pub released_unconfirmed: (u64, Option<TimestampMs>),
-    /// Jobs that wait for an operator's approval, and since when the oldest does.
-    pub approvals_waiting: (u64, Option<TimestampMs>),
-    /// Messages that wait to be published.
-    pub outbox_waiting: u64,
-    /// Messages in quarantine.
-    pub quarantined: u64,
-    /// Why the sender is stopped, if it is.
-    pub sender_stopped: Option<&'static str>,
-    /// Whether jobs can be taken from the broker.
-    pub consumer_connected: bool,
-    /// Whether outcomes can be published to the broker.
-    pub publisher_connected: bool,
-    /// Whether the broker takes no messages at present.
-    pub publisher_blocked: bool,
-    /// How long the writer has been at its batch.
-    pub batch_age: Duration,
-    /// What the last comparison with OES has found.
-    pub comparisons: PastRuns,
-    /// How far the daemon's time is ahead of the machine's clock.
-    pub clock_ahead: Duration,
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CurrencyLabels {
+    currency: String,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    operation: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabels {
+    r#type: &'static str,
+    outcome: &'static str,
+}
+
+type OfOperation = Family<OperationLabels, Histogram, fn() -> Histogram>;
+type OfJob = Family<JobLabels, Histogram, fn() -> Histogram>;
 
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    process: Mutex<Registry>,
+    shown: Shown,
+    comparisons: Comparisons,
     messages: Family<ResultLabels, Counter>,
     refused: Family<CodeLabels, Counter>,
     decisions: Family<DecisionLabels, Counter>,
+    job_duration: OfJob,
     attempts: Family<ResultLabels, Counter>,
-    update_duration: Histogram,
+    requests: Family<RequestLabels, Counter>,
+    request_duration: OfOperation,
+    rate_limit_wait: OfOperation,
     published: Family<KindLabels, Counter>,
     publish_refused: Counter,
+    sessions_lost: Family<KindLabels, Counter>,
     batch_commands: Histogram,
     commit_duration: Histogram,
-    broker_connected: Family<KindLabels, Gauge>,
-    publisher_blocked: Gauge,
-    jobs: Family<StateLabels, Gauge>,
-    oldest_age: Family<StateOnly, Gauge<f64, std::sync::atomic::AtomicU64>>,
-    released_unconfirmed: Gauge,
-    released_unconfirmed_age: Gauge<f64, std::sync::atomic::AtomicU64>,
-    approvals_waiting: Gauge,
-    approvals_waiting_age: Gauge<f64, std::sync::atomic::AtomicU64>,
-    outbox_waiting: Gauge,
-    quarantined: Gauge,
-    sender_stopped: Family<CauseLabels, Gauge<i64, AtomicI64>>,
-    batch_age: Gauge<f64, std::sync::atomic::AtomicU64>,
-    clock_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
     overdrawn: Counter,
-    comparisons: Comparisons,
+    shortfalls: Counter,
     log_bytes: Gauge,
     archived_jobs: Counter,
     archive_failures: Counter,
-    archived_at: Gauge<f64, std::sync::atomic::AtomicU64>,
+    archived_at: Gauge<f64, AtomicU64>,
 }
-
-/// Reasons for which the sender can be stopped, for the gauge that has a line for each.
-const STOP_CAUSES: [&str; 4] = ["signer", "token_refused", "updates_forbidden", "rate_limited"];
 
 fn seconds() -> Histogram {
     // 0.25 ms to 32 s.
     Histogram::new(exponential_buckets(0.000_25, 2.0, 18))
+}
+
+/// From the arrival of a job to its end: half a second is good, and a day is possible.
+fn life() -> Histogram {
+    // 2 ms to 9 hours.
+    Histogram::new(exponential_buckets(0.002, 4.0, 13))
 }
 
 impl Default for Metrics {
@@ -160,30 +144,24 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
+            process: Mutex::default(),
+            shown: Shown::default(),
+            comparisons: Comparisons::default(),
             messages: Family::default(),
             refused: Family::default(),
             decisions: Family::default(),
+            job_duration: Family::new_with_constructor(life),
             attempts: Family::default(),
-            update_duration: seconds(),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(seconds),
+            rate_limit_wait: Family::new_with_constructor(seconds),
             published: Family::default(),
             publish_refused: Counter::default(),
+            sessions_lost: Family::default(),
             batch_commands: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_duration: seconds(),
-            broker_connected: Family::default(),
-            publisher_blocked: Gauge::default(),
-            jobs: Family::default(),
-            oldest_age: Family::default(),
-            released_unconfirmed: Gauge::default(),
-            released_unconfirmed_age: Gauge::default(),
-            approvals_waiting: Gauge::default(),
-            approvals_waiting_age: Gauge::default(),
-            outbox_waiting: Gauge::default(),
-            quarantined: Gauge::default(),
-            sender_stopped: Family::default(),
-            batch_age: Gauge::default(),
-            clock_ahead: Gauge::default(),
             overdrawn: Counter::default(),
-            comparisons: Comparisons::default(),
+            shortfalls: Counter::default(),
             log_bytes: Gauge::default(),
             archived_jobs: Counter::default(),
             archive_failures: Counter::default(),
@@ -196,12 +174,16 @@ impl Metrics {
 
     fn register(&self) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        self.register_counts(&mut registry);
-        self.register_gauges(&mut registry);
+        self.register_jobs(&mut registry);
+        self.register_ways_out(&mut registry);
+        self.register_store(&mut registry);
+        self.shown.register(&mut registry);
         self.comparisons.register(&mut registry);
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.register_collector(Box::new(process::ProcessCollector));
     }
 
-    fn register_counts(&self, registry: &mut Registry) {
+    fn register_jobs(&self, registry: &mut Registry) {
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program that runs", version);
         let help = "Deliveries from the jobs queue, by what became of them";
@@ -210,19 +192,46 @@ impl Metrics {
         registry.register("messages_refused", help, self.refused.clone());
         let help = "Decisions, by type, outcome and reason";
         registry.register("decisions", help, self.decisions.clone());
+        let help = "From the arrival of a job to its end at OES, by type and outcome";
+        let metric = self.job_duration.clone();
+        registry.register_with_unit("job_duration", help, Unit::Seconds, metric);
+        let help = "Times that a fed fact took an available balance below zero";
+        registry.register("balances_overdrawn", help, self.overdrawn.clone());
+        let help = "Deallocations that OES cleared although they were released here, and that the \
+                    book could not cover";
+        registry.register("shortfalls", help, self.shortfalls.clone());
+    }
+
+    /// What goes to OES and to the broker.
+    fn register_ways_out(&self, registry: &mut Registry) {
         let help = "Updates sent to OES, by what the answer meant";
         registry.register("attempts", help, self.attempts.clone());
-        let help = "From sending an update to its answer";
-        let metric = self.update_duration.clone();
-        registry.register_with_unit("oes_update_duration", help, Unit::Seconds, metric);
+        let help =
+            "Requests to OES, by operation and class of the answer's status; none: no answer";
+        registry.register("oes_requests", help, self.requests.clone());
+        let help = "From sending a request to OES to the end of its answer, by operation";
+        let metric = self.request_duration.clone();
+        registry.register_with_unit("oes_request_duration", help, Unit::Seconds, metric);
+        let help = "How long a request waited for its place under OES's rate limit, by operation; \
+                    those that had not to wait are not counted";
+        let metric = self.rate_limit_wait.clone();
+        registry.register_with_unit("rate_limit_wait", help, Unit::Seconds, metric);
         let help = "Messages that the broker confirmed, by kind";
         registry.register("published", help, self.published.clone());
         let help = "Messages that the broker did not take; they are tried again";
         registry.register("publish_refused", help, self.publish_refused.clone());
-        let help = "Times that a fed fact took an available balance below zero";
-        registry.register("balances_overdrawn", help, self.overdrawn.clone());
+        let help = "Sessions with the broker that ended unasked or could not be opened, by use";
+        registry.register("broker_sessions_lost", help, self.sessions_lost.clone());
+    }
+
+    fn register_store(&self, registry: &mut Registry) {
         let help = "Length of the write-ahead log beside the database, as last looked at";
         registry.register_with_unit("store_log", help, Unit::Bytes, self.log_bytes.clone());
+        let help = "Commands that shared a commit";
+        registry.register("writer_batch_commands", help, self.batch_commands.clone());
+        let help = "From the first row of a batch to its commit";
+        let metric = self.commit_duration.clone();
+        registry.register_with_unit("writer_commit_duration", help, Unit::Seconds, metric);
         let help = "Jobs whose history went into the archive";
         registry.register("archived_jobs", help, self.archived_jobs.clone());
         let help = "Times that history could not go into the archive; the book keeps it";
@@ -230,46 +239,6 @@ impl Metrics {
         let help = "When everything that is old enough had last gone into the archive";
         let metric = self.archived_at.clone();
         registry.register_with_unit("archive_last_run_timestamp", help, Unit::Seconds, metric);
-        let help = "Commands that shared a commit";
-        registry.register("writer_batch_commands", help, self.batch_commands.clone());
-        let help = "From the first row of a batch to its commit";
-        let metric = self.commit_duration.clone();
-        registry.register_with_unit("writer_commit_duration", help, Unit::Seconds, metric);
-    }
-
-    fn register_gauges(&self, registry: &mut Registry) {
-        let help = "Whether the connection to the broker is up, by its use";
-        registry.register("broker_connected", help, self.broker_connected.clone());
-        let help = "Whether the broker takes no messages: it is short of memory or disk";
-        registry.register("publisher_blocked", help, self.publisher_blocked.clone());
-        registry.register("jobs", "Jobs, by state and type", self.jobs.clone());
-        let help = "Age of the oldest open job, by state";
-        registry.register_with_unit("oldest_job_age", help, Unit::Seconds, self.oldest_age.clone());
-        let help = "Released records that OES has not confirmed: their clients' funds are stuck";
-        registry.register("released_unconfirmed_jobs", help, self.released_unconfirmed.clone());
-        registry.register_with_unit(
-            "released_unconfirmed_oldest_age",
-            "Age of the oldest of them",
-            Unit::Seconds,
-            self.released_unconfirmed_age.clone(),
-        );
-        let help = "Jobs that wait for an operator's approval; they are parked";
-        registry.register("approvals_waiting_jobs", help, self.approvals_waiting.clone());
-        let help = "How long the oldest of them has waited";
-        let metric = self.approvals_waiting_age.clone();
-        registry.register_with_unit("approvals_waiting_oldest_age", help, Unit::Seconds, metric);
-        let help = "Messages that wait to be published";
-        registry.register("outbox_waiting", help, self.outbox_waiting.clone());
-        let help = "Different bad messages in quarantine";
-        registry.register("quarantined_messages", help, self.quarantined.clone());
-        let help = "Whether nothing is sent to OES, by cause";
-        registry.register("sender_stopped", help, self.sender_stopped.clone());
-        let help =
-            "How long the writer has been at its batch: the disk or another program holds it up";
-        let metric = self.batch_age.clone();
-        registry.register_with_unit("writer_batch_age", help, Unit::Seconds, metric);
-        let help = "How far the daemon's time is ahead of the machine's clock, which was set back";
-        registry.register_with_unit("clock_ahead", help, Unit::Seconds, self.clock_ahead.clone());
     }
 
     fn touch_known_labels(&self) {
@@ -288,14 +257,22 @@ impl Metrics {
         for kind in ["outcome", "dead_letter"] {
             drop(self.published.get_or_create(&KindLabels { kind }));
         }
-        for state in State::NAMES {
-            for job_type in JobType::ALL {
-                drop(self.jobs.get_or_create(&StateLabels {
-                    state: state.to_owned(),
-                    r#type: job_type.as_str(),
-                }));
+        for side in BrokerSide::ALL {
+            drop(self.sessions_lost.get_or_create(&KindLabels { kind: side.as_str() }));
+        }
+        for operation in Operation::ALL {
+            let operation = operation.as_str();
+            drop(self.request_duration.get_or_create(&OperationLabels { operation }));
+        }
+        for operation in [Operation::Update, Operation::Read].map(Operation::as_str) {
+            drop(self.rate_limit_wait.get_or_create(&OperationLabels { operation }));
+        }
+        for r#type in JobType::ALL.map(JobType::as_str) {
+            for outcome in [Outcome::Cleared, Outcome::Released].map(Outcome::as_str) {
+                drop(self.job_duration.get_or_create(&JobLabels { r#type, outcome }));
             }
         }
+        self.shown.touch_known_labels();
     }
 
     /// A delivery, by what became of it.
@@ -319,10 +296,43 @@ impl Metrics {
             .inc();
     }
 
+    /// A record that has ended.
+    pub fn job_ended(&self, job_type: JobType, outcome: Outcome, took: Duration) {
+        let labels = JobLabels { r#type: job_type.as_str(), outcome: outcome.as_str() };
+        self.job_duration.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
     /// An update that was sent.
-    pub fn attempt(&self, verdict: Verdict, took: Duration) {
+    pub fn attempt(&self, verdict: Verdict) {
         self.attempts.get_or_create(&ResultLabels { result: verdict.as_str() }).inc();
-        self.update_duration.observe(took.as_secs_f64());
+    }
+
+    /// A request to OES that was answered with a status, or with nothing.
+    pub fn oes_request(&self, operation: Operation, status: Option<u16>, took: Duration) {
+        let status = match status {
+            None => "none",
+            Some(429) => "429",
+            Some(100..=199) => "1xx",
+            Some(200..=299) => "2xx",
+            Some(300..=399) => "3xx",
+            Some(400..=499) => "4xx",
+            Some(_) => "5xx",
+        };
+        let operation = operation.as_str();
+        self.requests.get_or_create(&RequestLabels { operation, status }).inc();
+        let labels = OperationLabels { operation };
+        self.request_duration.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A request that waited for its place under the rate limit.
+    pub fn rate_limit_waited(&self, operation: Operation, waited: Duration) {
+        let labels = OperationLabels { operation: operation.as_str() };
+        self.rate_limit_wait.get_or_create(&labels).observe(waited.as_secs_f64());
+    }
+
+    /// A session with the broker that is over, or could not be opened.
+    pub fn session_lost(&self, side: BrokerSide) {
+        self.sessions_lost.get_or_create(&KindLabels { kind: side.as_str() }).inc();
     }
 
     /// A message that the broker confirmed.
@@ -338,6 +348,11 @@ impl Metrics {
     /// A balance that went below zero.
     pub fn overdrawn(&self) {
         self.overdrawn.inc();
+    }
+
+    /// A deallocation that OES cleared and the book cannot cover.
+    pub fn shortfall(&self) {
+        self.shortfalls.inc();
     }
 
     /// How long the log beside the database is.
@@ -372,42 +387,14 @@ impl Metrics {
     /// # Errors
     /// Never for a string; the encoder's signature has an error.
     pub fn encode(&self, snapshot: &Snapshot, now: TimestampMs) -> Result<String, std::fmt::Error> {
-        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        for (state, job_type, jobs) in &snapshot.jobs {
-            let labels = StateLabels { state: state.clone(), r#type: job_type.as_str() };
-            self.jobs.get_or_create(&labels).set(gauge(*jobs));
-        }
-        for state in State::NAMES {
-            let oldest = snapshot.oldest.iter().find(|(name, _)| name == state);
-            let age = oldest.map_or(Duration::ZERO, |(_, since)| now.since(*since));
-            let labels = StateOnly { state: state.to_owned() };
-            self.oldest_age.get_or_create(&labels).set(age.as_secs_f64());
-        }
-        let (jobs, oldest) = snapshot.released_unconfirmed;
-        self.released_unconfirmed.set(gauge(jobs));
-        let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
-        self.released_unconfirmed_age.set(age.as_secs_f64());
-        let (jobs, oldest) = snapshot.approvals_waiting;
-        self.approvals_waiting.set(gauge(jobs));
-        let age = oldest.map_or(Duration::ZERO, |since| now.since(since));
-        self.approvals_waiting_age.set(age.as_secs_f64());
-        self.outbox_waiting.set(gauge(snapshot.outbox_waiting));
-        self.quarantined.set(gauge(snapshot.quarantined));
-        for (kind, connected) in
-            [("consumer", snapshot.consumer_connected), ("publisher", snapshot.publisher_connected)]
-        {
-            self.broker_connected.get_or_create(&KindLabels { kind }).set(i64::from(connected));
-        }
-        self.publisher_blocked.set(i64::from(snapshot.publisher_blocked));
-        self.batch_age.set(snapshot.batch_age.as_secs_f64());
+        self.shown.show(snapshot, now);
         self.comparisons.show(&snapshot.comparisons);
-        self.clock_ahead.set(snapshot.clock_ahead.as_secs_f64());
-        for cause in STOP_CAUSES {
-            let stopped = snapshot.sender_stopped == Some(cause);
-            self.sender_stopped.get_or_create(&CauseLabels { cause }).set(i64::from(stopped));
-        }
         let mut text = String::new();
-        encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        for registry in [&self.registry, &self.process] {
+            let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+            encode_registry(&mut text, &registry)?;
+        }
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -419,10 +406,17 @@ mod tests {
     #[test]
     fn names_follow_the_conventions_and_known_labels_are_there_from_the_start() {
         let metrics = Metrics::new();
-        metrics.attempt(Verdict::Accepted, Duration::from_millis(3));
+        metrics.attempt(Verdict::Accepted);
+        metrics.oes_request(Operation::Update, Some(200), Duration::from_millis(3));
+        metrics.rate_limit_waited(Operation::Read, Duration::from_millis(30));
+        metrics.job_ended(JobType::Allocation, Outcome::Cleared, Duration::from_millis(40));
         let snapshot = Snapshot {
             released_unconfirmed: (2, Some(TimestampMs::from_millis(1_000))),
             approvals_waiting: (3, Some(TimestampMs::from_millis(31_000))),
+            at_risk: vec![("BTC".parse().unwrap(), "150000".parse().unwrap())],
+            outbox_waiting: (1, Some(TimestampMs::from_millis(51_000))),
+            overdrawn: 4,
+            free_bytes: vec![("book", 5_000_000_000)],
             ..Snapshot::default()
         };
         let text = metrics.encode(&snapshot, TimestampMs::from_millis(61_000)).unwrap();
@@ -434,7 +428,16 @@ mod tests {
             "settled_released_unconfirmed_oldest_age_seconds 60.0",
             "settled_approvals_waiting_jobs 3",
             "settled_approvals_waiting_oldest_age_seconds 30.0",
-            "settled_oes_update_duration_seconds_count 1",
+            "settled_oes_requests_total{operation=\"update\",status=\"2xx\"} 1",
+            "settled_oes_request_duration_seconds_count{operation=\"update\"} 1",
+            "settled_oes_request_duration_seconds_count{operation=\"read\"} 0",
+            "settled_rate_limit_wait_seconds_count{operation=\"read\"} 1",
+            "settled_job_duration_seconds_count{type=\"allocation\",outcome=\"cleared\"} 1",
+            "settled_open_jobs_quantity{currency=\"BTC\"} 150000.0",
+            "settled_outbox_oldest_age_seconds 10.0",
+            "settled_overdrawn_balances 4",
+            "settled_volume_free_bytes{kind=\"book\"} 5000000000.0",
+            "settled_broker_sessions_lost_total{kind=\"consumer\"} 0",
             "settled_sender_stopped{cause=\"token_refused\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -13,7 +13,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use reqwest::{
@@ -26,6 +26,7 @@ use crate::{
     clock::Clock,
     config::{AuthStyle, OesConfig},
     domain::{job::JobType, time::TimestampMs},
+    metrics::Metrics,
 };
 
 pub use read::ReadError;
@@ -38,6 +39,51 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// OES's own id of a request.
 const REQUEST_ID_HEADER: &str = "request-id";
+
+/// What a request is for, as metrics have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// One update of one record.
+    Update,
+    /// One record is read.
+    Read,
+    /// Records are listed.
+    List,
+    /// Connections are listed or read.
+    Connections,
+    /// Balances are listed.
+    Balances,
+    /// Supported currencies are listed.
+    Currencies,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Update, Self::Read, Self::List, Self::Connections, Self::Balances, Self::Currencies];
+
+    /// The word that metrics and traces use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Update => "update",
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Connections => "connections",
+            Self::Balances => "balances",
+            Self::Currencies => "currencies",
+        }
+    }
+
+    const fn method(self) -> Method {
+        match self {
+            Self::Update => Method::PUT,
+            Self::Read | Self::List | Self::Connections | Self::Balances | Self::Currencies => {
+                Method::GET
+            }
+        }
+    }
+}
 
 /// Why a client cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +137,7 @@ pub struct OesClient {
     auth: AuthStyle,
     response_bytes_max: usize,
     clock: Arc<dyn Clock>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl fmt::Debug for OesClient {
@@ -140,7 +187,14 @@ impl OesClient {
             auth: config.auth,
             response_bytes_max: config.response_bytes_max,
             clock,
+            metrics: None,
         })
+    }
+
+    /// The same client with its requests counted.
+    #[must_use]
+    pub fn counted_by(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Reads the token's file again, for tokens that are replaced while the daemon runs. Answers whether
@@ -170,7 +224,7 @@ impl OesClient {
             JobType::Allocation => &["allocations"],
             JobType::Deallocation => &["deallocations"],
         });
-        self.request(Method::PUT, url, Some(body)).await
+        self.request(Operation::Update, url, Some(body)).await
     }
 
     /// The address of a partner route.
@@ -184,6 +238,21 @@ impl OesClient {
     }
 
     async fn request(
+        &self,
+        operation: Operation,
+        url: Url,
+        body: Option<String>,
+    ) -> Result<Answer, NoAnswer> {
+        let begun = Instant::now();
+        let answer = self.exchange(operation.method(), url, body).await;
+        if let Some(metrics) = &self.metrics {
+            let status = answer.as_ref().ok().map(|answer| answer.status);
+            metrics.oes_request(operation, status, begun.elapsed());
+        }
+        answer
+    }
+
+    async fn exchange(
         &self,
         method: Method,
         url: Url,

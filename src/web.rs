@@ -15,11 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use crate::{
-    health::{BrokerSide, Checks},
-    metrics::{Metrics, Snapshot},
-    store::StoreError,
-};
+use crate::{health::Checks, metrics::Metrics};
 
 /// Most requests at a time; a scrape and some probes.
 const REQUESTS_MAX: usize = 16;
@@ -61,37 +57,6 @@ impl Web {
     ) -> Result<(), std::io::Error> {
         axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await
     }
-
-    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let readers = &self.checks.readers;
-        let released = readers.released_unconfirmed().await?;
-        let approvals = readers.approvals_waiting().await?;
-        Ok(Snapshot {
-            jobs: readers
-                .job_counts()
-                .await?
-                .into_iter()
-                .map(|line| (line.state, line.job_type, line.jobs))
-                .collect(),
-            oldest: readers
-                .oldest_open()
-                .await?
-                .into_iter()
-                .map(|line| (line.state, line.received_at_ms))
-                .collect(),
-            released_unconfirmed: (released.jobs, released.oldest_received_at_ms),
-            approvals_waiting: (approvals.jobs, approvals.oldest_since_ms),
-            outbox_waiting: readers.unpublished_count().await?,
-            quarantined: readers.quarantined_count().await?,
-            sender_stopped: self.checks.sender_stopped(),
-            consumer_connected: self.checks.health.is_broker_connected(BrokerSide::Consumer),
-            batch_age: self.checks.health.batch_age(),
-            comparisons: readers.past_runs().await?,
-            clock_ahead: self.checks.clock.ahead(),
-            publisher_connected: self.checks.health.is_broker_connected(BrokerSide::Publisher),
-            publisher_blocked: self.checks.health.is_publisher_blocked(),
-        })
-    }
 }
 
 async fn healthz(State(web): State<Web>) -> Response {
@@ -109,7 +74,7 @@ async fn readyz(State(web): State<Web>) -> Response {
 }
 
 async fn metrics(State(web): State<Web>) -> Response {
-    let text = match web.snapshot().await {
+    let text = match web.checks.snapshot().await {
         Ok(snapshot) => {
             web.metrics.encode(&snapshot, web.checks.clock.now()).map_err(|error| error.to_string())
         }

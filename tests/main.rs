@@ -44,6 +44,7 @@ mod disk;
 mod explain;
 mod fairness;
 mod limits;
+mod metrics;
 mod no_job_lost;
 mod one_decision;
 mod operators;

@@ -31,8 +31,8 @@ async fn book() -> Book {
         "INSERT INTO book_events VALUES (1, 'e-1', 'connection.upserted', '{}', zeroblob(32), 'test', 1);
          INSERT INTO connections VALUES ('9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a',
              '5d1f0e3a-2b6c-4f0d-8a37-1f0a3c9b2d11', 'client', 'connection', 1, 1);
-         INSERT INTO accounts VALUES (1, '9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a', 'BTC', 'available', '0', '0');
-         INSERT INTO accounts VALUES (2, '9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a', 'BTC', 'oes', '0', '0');
+         INSERT INTO accounts VALUES (1, '9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a', 'BTC', 'available', '0', '0', 0);
+         INSERT INTO accounts VALUES (2, '9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a', 'BTC', 'oes', '0', '0', 0);
          INSERT INTO signing_keys VALUES (1, printf('%066d', 2), 1);",
     )
     .await;
@@ -251,7 +251,7 @@ async fn what_needs_approval_is_decided_by_an_operator_s_word_only() {
 async fn sums_that_limits_count_are_quantities_and_stay() {
     let mut book = book().await;
     book.must(&format!(
-        "INSERT INTO currency_totals VALUES ('BTC', '5', '0');
+        "INSERT INTO currency_totals VALUES ('BTC', '5', '0', '5', '0');
          INSERT INTO daily_cleared VALUES ('{ID}', 'BTC', '2026-11-22', 'allocation', '5', '0');"
     ))
     .await;
@@ -261,6 +261,8 @@ async fn sums_that_limits_count_are_quantities_and_stay() {
         "UPDATE currency_totals SET currency = 'ETH'",
         "UPDATE daily_cleared SET day = '2026-11-23'",
         "UPDATE currency_totals SET from_oes = '-5'",
+        "UPDATE currency_totals SET ended = '0x5'",
+        "UPDATE accounts SET overdrawn = 2",
         "UPDATE daily_cleared SET cleared = '5.0'",
     ] {
         book.refuses(change).await;

@@ -59,6 +59,9 @@ impl State {
         "overruled",
     ];
 
+    /// The names of those of them that nothing can follow.
+    pub const FINAL_NAMES: [&'static str; 2] = ["confirmed", "overruled"];
+
     /// The word that rows, metrics and listings use.
     #[must_use]
     pub const fn name(self) -> &'static str {

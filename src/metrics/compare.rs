@@ -3,12 +3,11 @@
 use std::{collections::BTreeMap, sync::atomic::AtomicU64};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
-use super::{KindLabels, Metrics, ResultLabels};
+use super::{CurrencyLabels, KindLabels, Metrics, ResultLabels};
 use crate::{
     domain::{difference::FindingKind, sync::SyncKind, time::TimestampMs},
     store::runs::{PastRuns, RunResult},
@@ -16,11 +15,6 @@ use crate::{
 
 /// What can fail on a schedule.
 const COMPARISONS: [&str; 3] = ["sync", "sweep", "reconcile"];
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CurrencyLabels {
-    currency: String,
-}
 
 #[derive(Debug)]
 pub(super) struct Comparisons {

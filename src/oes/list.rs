@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    OesClient,
+    OesClient, Operation,
     read::{ReadError, parse},
 };
 use crate::domain::{
@@ -70,12 +69,13 @@ fn paged(page: Page) -> [(&'static str, String); 2] {
 impl OesClient {
     async fn list<T: DeserializeOwned>(
         &self,
+        operation: Operation,
         segments: &[&str],
         parameters: &[(&str, String)],
     ) -> Result<T, ReadError> {
         let mut url = self.route(segments);
         url.query_pairs_mut().extend_pairs(parameters);
-        parse(&self.request(Method::GET, url, None).await?)
+        parse(&self.request(operation, url, None).await?)
     }
 
     /// A page of the partner's connections.
@@ -86,7 +86,8 @@ impl OesClient {
         &self,
         page: Page,
     ) -> Result<Vec<Listed<ShownConnection>>, ReadError> {
-        let Connections { connections } = self.list(&["connections"], &paged(page)).await?;
+        let Connections { connections } =
+            self.list(Operation::Connections, &["connections"], &paged(page)).await?;
         connections.iter().map(|raw| listed(raw, read_json)).collect()
     }
 
@@ -99,7 +100,7 @@ impl OesClient {
         id: ConnectionId,
     ) -> Result<Option<Listed<ShownConnection>>, ReadError> {
         let url = self.route(&["connections", &id.to_string()]);
-        let answer = self.request(Method::GET, url, None).await?;
+        let answer = self.request(Operation::Connections, url, None).await?;
         if answer.status == 404 {
             return Ok(None);
         }
@@ -121,7 +122,8 @@ impl OesClient {
             ("sortDirection", "ASC".to_owned()),
         ];
         parameters.extend(paged(page));
-        let Records { allocations } = self.list(&["allocations"], &parameters).await?;
+        let Records { allocations } =
+            self.list(Operation::List, &["allocations"], &parameters).await?;
         allocations.iter().map(|raw| listed(raw, ShownRecord::parse)).collect()
     }
 
@@ -137,7 +139,8 @@ impl OesClient {
         let names = ids.iter().map(RecordId::to_string).collect::<Vec<_>>().join(",");
         let mut parameters = vec![("allocationIds", names)];
         parameters.extend(paged(Page { number: 0, size: ids.len() }));
-        let Records { allocations } = self.list(&["allocations"], &parameters).await?;
+        let Records { allocations } =
+            self.list(Operation::List, &["allocations"], &parameters).await?;
         allocations.iter().map(|raw| listed(raw, ShownRecord::parse)).collect()
     }
 
@@ -147,7 +150,7 @@ impl OesClient {
     /// [`ReadError`] when the answer tells nothing.
     pub async fn show_record(&self, id: RecordId) -> Result<ShownJob, ReadError> {
         let url = self.route(&["allocations", &id.to_string()]);
-        let answer = self.request(Method::GET, url, None).await?;
+        let answer = self.request(Operation::Read, url, None).await?;
         if answer.status == 404 {
             return Ok(ShownJob::Absent);
         }
@@ -165,7 +168,8 @@ impl OesClient {
     /// # Errors
     /// [`ReadError`] when the answer tells nothing.
     pub async fn list_balances(&self, page: Page) -> Result<Vec<Listed<ShownBalances>>, ReadError> {
-        let Balances { network_balances } = self.list(&["balances"], &paged(page)).await?;
+        let Balances { network_balances } =
+            self.list(Operation::Balances, &["balances"], &paged(page)).await?;
         network_balances
             .iter()
             .map(|(id, raw)| {
@@ -194,7 +198,7 @@ impl OesClient {
         }
         url.query_pairs_mut().append_pair("partnerIds", &names);
         let Currencies { supported_currencies } =
-            parse(&self.request(Method::GET, url, None).await?)?;
+            parse(&self.request(Operation::Currencies, url, None).await?)?;
         Ok(supported_currencies
             .into_values()
             .flatten()

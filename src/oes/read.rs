@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Answer, NoAnswer, OesClient, is_ok};
+use super::{Answer, NoAnswer, OesClient, Operation, is_ok};
 use crate::domain::{
     ids::RecordId,
     record::{OesRecord, Reading},
@@ -54,7 +53,7 @@ impl OesClient {
     /// [`ReadError`] when the answer tells nothing.
     pub async fn read_record(&self, id: RecordId) -> Result<Reading, ReadError> {
         let url = self.route(&["allocations", &id.to_string()]);
-        let answer = self.request(Method::GET, url, None).await?;
+        let answer = self.request(Operation::Read, url, None).await?;
         if answer.status == 404 {
             return Ok(Reading::Absent);
         }
@@ -81,7 +80,7 @@ impl OesClient {
             .append_pair("allocationIds", &list)
             .append_pair("pageNumber", "0")
             .append_pair("pageSize", &ids.len().to_string());
-        let answer = self.request(Method::GET, url, None).await?;
+        let answer = self.request(Operation::List, url, None).await?;
         let ManyRecords { allocations } = parse(&answer)?;
         Ok(allocations
             .into_iter()
@@ -101,7 +100,7 @@ impl OesClient {
             .append_pair("statuses", "reserved")
             .append_pair("pageNumber", "0")
             .append_pair("pageSize", "1");
-        let answer = self.request(Method::GET, url, None).await?;
+        let answer = self.request(Operation::List, url, None).await?;
         parse::<ManyRecords>(&answer).map(drop)
     }
 }

@@ -142,6 +142,7 @@ impl Announcer {
             match end {
                 SessionEnd::Stopped => break,
                 SessionEnd::Lost(error) => {
+                    self.metrics.session_lost(BrokerSide::Publisher);
                     failures = failures.saturating_add(1);
                     let delay = schedule.delay(failures);
                     tracing::warn!(%error, ?delay, "the publisher's session is over; a new one is opened");

@@ -6,7 +6,7 @@
 use std::{
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
@@ -21,6 +21,8 @@ use crate::{
         schedule::Schedule,
         time::TimestampMs,
     },
+    metrics::Metrics,
+    oes::Operation,
 };
 
 /// First delay before a stopped sender tries again.
@@ -44,6 +46,7 @@ pub struct Budget {
     gate: Mutex<Gate>,
     gate_moved: Notify,
     clock: Arc<dyn Clock>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Budget {
@@ -56,7 +59,14 @@ impl Budget {
             gate: Mutex::new(Gate::new(Schedule::new(TRIAL_BASE, TRIAL_MAX))),
             gate_moved: Notify::new(),
             clock,
+            metrics: None,
         }
+    }
+
+    /// The same budget with its waits counted.
+    #[must_use]
+    pub fn counted_by(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -96,7 +106,7 @@ impl Budget {
             let Ok(in_flight) = Arc::clone(&self.in_flight).acquire_owned().await else {
                 return Vec::new();
             };
-            self.wait_for_rate().await;
+            self.wait_for_rate(Operation::Update).await;
             // The gate may have closed while this waited.
             if !trial && self.permission() != Permission::Open {
                 continue;
@@ -116,7 +126,7 @@ impl Budget {
     pub async fn wait_for_read(&self) {
         loop {
             let trial = self.wait_for_gate(StopCause::TokenRefused).await;
-            self.wait_for_rate().await;
+            self.wait_for_rate(Operation::Read).await;
             // OES may have asked for a pause while this waited.
             if trial || !matches!(self.permission(), Permission::PausedUntil(_)) {
                 return;
@@ -155,9 +165,14 @@ impl Budget {
         }
     }
 
-    async fn wait_for_rate(&self) {
+    async fn wait_for_rate(&self, operation: Operation) {
+        let (begun, mut waited) = (Instant::now(), false);
         while let Err(not_until) = self.rate.check() {
+            waited = true;
             tokio::time::sleep(not_until.wait_time_from(self.rate.clock().now())).await;
+        }
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| waited) {
+            metrics.rate_limit_waited(operation, begun.elapsed());
         }
     }
 

@@ -96,6 +96,7 @@ impl Receiver {
             match end {
                 SessionEnd::Stopped | SessionEnd::WriterGone => break,
                 SessionEnd::Lost(error) => {
+                    self.metrics.session_lost(BrokerSide::Consumer);
                     course.lost(began.elapsed());
                     let delay = schedule.delay(course.failures);
                     tracing::warn!(%error, ?delay, "the consumer's session is over; a new one is opened");

@@ -1,6 +1,6 @@
 //! Send: one PUT of one attempt, with no transaction open.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use tokio::{
     sync::mpsc,
@@ -82,17 +82,15 @@ impl Sender {
     async fn send(&self, attempt: PreparedAttempt, permit: SendPermit) {
         let PreparedAttempt { job, seq, terms, body } = attempt;
         tracing::debug!(record = %terms.record_id, attempt = %seq, "sending");
-        let begun = Instant::now();
         crash::point("before_send");
         let answer = self.oes.put_update(terms.job_type, body).await;
         crash::point("after_answer");
-        let took = begun.elapsed();
         drop(permit);
         let verdict = match &answer {
             Ok(answer) => classify(&terms, answer.status, answer.body.as_deref()),
             Err(_) => Verdict::Doubtful(Doubt::NoReply),
         };
-        self.metrics.attempt(verdict, took);
+        self.metrics.attempt(verdict);
         self.tell_budget(&terms.record_id, verdict, answer.as_ref().ok());
         if !matches!(verdict, Verdict::Accepted) {
             tracing::warn!(

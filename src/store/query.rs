@@ -17,6 +17,7 @@ mod due;
 mod jobs;
 mod settings;
 mod timeline;
+mod watch;
 
 pub use archive::Archivable;
 pub use book::Holding;
@@ -25,6 +26,7 @@ pub use due::ReadTarget;
 pub use jobs::{JobFilter, JobLine};
 pub use settings::{FieldChange, SettingLine, SettingsFilter};
 pub use timeline::{AttemptLine, DecisionLine, JobHistory, NoteLine, OutboxLine, TransferLine};
+pub use watch::{OutboxWaiting, Overdrawn};
 
 /// A message that waits to be published.
 #[derive(Clone, Debug)]
@@ -86,6 +88,8 @@ pub struct OldestJob {
 pub struct ReleasedUnconfirmed {
     /// How many.
     pub jobs: u64,
+    /// Those of them that are parked or in conflict, and wait for a person.
+    pub stuck: u64,
     /// When the oldest was taken in.
     pub oldest_received_at_ms: Option<TimestampMs>,
 }
@@ -272,9 +276,13 @@ impl Readers {
     /// # Errors
     /// [`StoreError`].
     pub async fn oldest_open(&self) -> Result<Vec<OldestJob>, StoreError> {
+        // Jobs are numbered as they arrive, so the lowest number is the oldest; finding it touches the
+        // index of open jobs and nothing else, however many there are and have been.
         let rows = sqlx::query!(
-            r#"SELECT state AS "state!", min(received_at_ms) AS "received_at_ms!: i64" FROM jobs
-               WHERE final_outcome IS NULL GROUP BY state"#
+            r#"SELECT oldest.state AS "state!", received_at_ms AS "received_at_ms!: i64"
+               FROM (SELECT state, min(job_seq) AS job_seq FROM jobs
+                     WHERE final_outcome IS NULL GROUP BY state) AS oldest
+               JOIN jobs USING (job_seq)"#
         )
         .fetch_all(&self.pool)
         .await
@@ -294,7 +302,8 @@ impl Readers {
     /// [`StoreError`].
     pub async fn released_unconfirmed(&self) -> Result<ReleasedUnconfirmed, StoreError> {
         let row = sqlx::query!(
-            r#"SELECT count(*) AS "jobs!: i64", min(received_at_ms) AS "oldest: i64" FROM jobs
+            r#"SELECT count(*) AS "jobs!: i64", min(received_at_ms) AS "oldest: i64",
+                count(*) FILTER (WHERE state IN ('parked', 'conflict')) AS "stuck!: i64" FROM jobs
                WHERE final_outcome IS NULL AND outcome = 'released'"#
         )
         .fetch_one(&self.pool)
@@ -302,6 +311,7 @@ impl Readers {
         .while_doing(READING)?;
         Ok(ReleasedUnconfirmed {
             jobs: count(row.jobs),
+            stuck: count(row.stuck),
             oldest_received_at_ms: row.oldest.map(TimestampMs::from_millis),
         })
     }

@@ -93,6 +93,7 @@ impl Readers {
         verify_jobs(&mut transaction, &mut found).await?;
         verify_counts(&mut transaction, &mut found).await?;
         sums::verify_currency_totals(&mut transaction, &mut found).await?;
+        sums::verify_jobs_totals(&mut transaction, &mut found).await?;
         sums::verify_daily(&mut transaction, &mut found).await?;
         facts::verify_facts(&mut transaction, &mut found).await?;
         Ok(found)
@@ -119,7 +120,8 @@ async fn verify_accounts(
     drop(rows);
 
     let rows = sqlx::query!(
-        r#"SELECT account_seq AS "account_seq!", connection_id, currency, kind, debits, credits
+        r#"SELECT account_seq AS "account_seq!", connection_id, currency, kind, debits, credits,
+            overdrawn AS "overdrawn!: bool"
            FROM accounts ORDER BY account_seq"#
     )
     .fetch_all(connection)
@@ -143,6 +145,13 @@ async fn verify_accounts(
             row.kind == AccountKind::Held.as_str() || row.kind == AccountKind::Incoming.as_str();
         if negative && held_or_incoming {
             found.fault(format!("{name}: holds {}, which is below zero", stored.balance()));
+        }
+        if row.overdrawn != (negative && row.kind == AccountKind::Available.as_str()) {
+            found.fault(format!(
+                "{name}: holds {}, and is wrongly shown as {}overdrawn",
+                stored.balance(),
+                if row.overdrawn { "" } else { "not " }
+            ));
         }
         found.accounts = found.accounts.saturating_add(1);
     }

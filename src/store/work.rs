@@ -121,6 +121,8 @@ pub struct Work {
     pub(super) currencies: HashMap<CurrencyCode, Currency>,
     pub(super) connection_caps: HashMap<(ConnectionId, CurrencyCode), ConnectionCaps>,
     pub(super) currency_totals: BTreeMap<CurrencyCode, Sum>,
+    /// What the records of a currency move that were taken in, and those that are final; as loaded.
+    pub(super) jobs_before: BTreeMap<CurrencyCode, AccountTotals>,
     pub(super) daily: BTreeMap<DailyKey, Sum>,
     pub(super) accounts: BTreeMap<AccountKey, Account>,
     pub(super) book_events: HashMap<BookEventId, ContentHash>,
@@ -143,6 +145,7 @@ impl Work {
             currencies: HashMap::new(),
             connection_caps: HashMap::new(),
             currency_totals: BTreeMap::new(),
+            jobs_before: BTreeMap::new(),
             daily: BTreeMap::new(),
             accounts: BTreeMap::new(),
             book_events: HashMap::new(),

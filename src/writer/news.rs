@@ -13,6 +13,7 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
             tracing::debug!(%record, %job_type, %outcome, reject_code, "record is decided");
         }
         News::Final { record, job_type, outcome, overruled, took } => {
+            metrics.job_ended(*job_type, *outcome, *took);
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             if *overruled {
                 tracing::warn!(
@@ -46,6 +47,7 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
             );
         }
         News::Shortfall { record, shortfall } => {
+            metrics.shortfall();
             tracing::error!(
                 %record, %shortfall,
                 "OES cleared a deallocation that was released here, and the book cannot cover it"

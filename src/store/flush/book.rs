@@ -8,7 +8,7 @@ use crate::{
     domain::{
         book::body_hash,
         ids::{BookEventSeq, JobSeq},
-        ledger::AccountKey,
+        ledger::{AccountKey, AccountKind},
     },
     store::{
         StoreError,
@@ -128,6 +128,11 @@ pub(super) async fn currencies(
     expect(result, "the changed currencies", expected)
 }
 
+/// Whether an account shows as below zero: only what is available may be.
+fn overdrawn(key: &AccountKey, account: &Account) -> i32 {
+    i32::from(key.kind == AccountKind::Available && account.totals.balance().is_negative())
+}
+
 pub(super) async fn new_accounts(
     connection: &mut SqliteConnection,
     work: &Work,
@@ -138,6 +143,7 @@ pub(super) async fn new_accounts(
                 "account_seq": account.seq, "connection_id": key.connection_id,
                 "currency": key.currency, "kind": key.kind,
                 "debits": account.totals.debits, "credits": account.totals.credits,
+                "overdrawn": overdrawn(key, account),
             })
         })
     };
@@ -146,9 +152,9 @@ pub(super) async fn new_accounts(
         return Ok(());
     }
     let result = sqlx::query!(
-        "INSERT INTO accounts (account_seq, connection_id, currency, kind, debits, credits)
+        "INSERT INTO accounts (account_seq, connection_id, currency, kind, debits, credits, overdrawn)
          SELECT value ->> 'account_seq', value ->> 'connection_id', value ->> 'currency',
-                value ->> 'kind', value ->> 'debits', value ->> 'credits'
+                value ->> 'kind', value ->> 'debits', value ->> 'credits', value ->> 'overdrawn'
          FROM jsonb_each(?1)",
         rows
     )
@@ -161,20 +167,22 @@ pub(super) async fn changed_accounts(
     connection: &mut SqliteConnection,
     work: &Work,
 ) -> Result<(), StoreError> {
-    let row = |account: &Account| {
+    let row = |(key, account): (&AccountKey, &Account)| {
         let before = account.before.filter(|before| *before != account.totals)?;
         Some(json!({
             "account_seq": account.seq,
             "debits": account.totals.debits, "credits": account.totals.credits,
+            "overdrawn": overdrawn(key, account),
             "old_debits": before.debits, "old_credits": before.credits,
         }))
     };
-    let (expected, rows) = array(work.accounts.values().filter_map(row).collect());
+    let (expected, rows) = array(work.accounts.iter().filter_map(row).collect());
     if expected == 0 {
         return Ok(());
     }
     let result = sqlx::query!(
-        "UPDATE accounts SET debits = new.value ->> 'debits', credits = new.value ->> 'credits'
+        "UPDATE accounts SET debits = new.value ->> 'debits', credits = new.value ->> 'credits',
+             overdrawn = new.value ->> 'overdrawn'
          FROM jsonb_each(?1) AS new
          WHERE account_seq = new.value ->> 'account_seq'
            AND accounts.debits = new.value ->> 'old_debits'

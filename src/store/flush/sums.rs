@@ -1,5 +1,7 @@
 //! Limits of connections, and the sums that limits are compared with.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
@@ -7,6 +9,7 @@ use super::{array, expect};
 use crate::{
     domain::{
         ids::{BookEventSeq, ConnectionId, CurrencyCode},
+        ledger::AccountTotals,
         limits::DailyKey,
     },
     store::{
@@ -78,17 +81,46 @@ fn split<'a, K: 'a>(
     (new, changed)
 }
 
+/// The totals of currencies that are new with this batch, and those that it changed.
+fn split_currencies(work: &Work) -> Result<(Vec<Value>, Vec<Value>), StoreError> {
+    let jobs_after = work.jobs_after().map_err(|error| StoreError::Refused {
+        doing: "the totals of currencies",
+        reason: error.to_string(),
+    })?;
+    let (mut new, mut changed) = (Vec::new(), Vec::new());
+    let currencies: BTreeSet<&CurrencyCode> =
+        work.currency_totals.keys().chain(jobs_after.keys()).collect();
+    for currency in currencies {
+        let exposure = work.currency_totals.get(currency).copied().unwrap_or_default();
+        let jobs = jobs_after.get(currency).copied().unwrap_or_default();
+        let row = |exposure: AccountTotals, jobs: AccountTotals| {
+            json!([exposure.credits, exposure.debits, jobs.credits, jobs.debits])
+        };
+        let after = row(exposure.totals, jobs);
+        match (exposure.before, work.jobs_before.get(currency)) {
+            (Some(exposure_before), Some(jobs_before)) => {
+                if exposure_before != exposure.totals || *jobs_before != jobs {
+                    let before = row(exposure_before, *jobs_before);
+                    changed.push(json!({"currency": currency, "old": before, "new": after}));
+                }
+            }
+            (None, _) | (_, None) => new.push(json!({"currency": currency, "new": after})),
+        }
+    }
+    Ok((new, changed))
+}
+
 pub(super) async fn currency_totals(
     connection: &mut SqliteConnection,
     work: &Work,
 ) -> Result<(), StoreError> {
-    let name = |currency: &CurrencyCode| json!({"currency": currency});
-    let (new, changed) = split(work.currency_totals.iter(), name);
+    let (new, changed) = split_currencies(work)?;
     if !new.is_empty() {
         let (expected, rows) = array(new);
         let result = sqlx::query!(
-            "INSERT INTO currency_totals (currency, from_oes, to_oes)
-             SELECT value ->> 'currency', value ->> 'credits', value ->> 'debits'
+            "INSERT INTO currency_totals (currency, from_oes, to_oes, taken_in, ended)
+             SELECT value ->> 'currency', value -> 'new' ->> 0, value -> 'new' ->> 1,
+                    value -> 'new' ->> 2, value -> 'new' ->> 3
              FROM jsonb_each(?1)",
             rows
         )
@@ -101,10 +133,13 @@ pub(super) async fn currency_totals(
     }
     let (expected, rows) = array(changed);
     let result = sqlx::query!(
-        "UPDATE currency_totals SET from_oes = new.value ->> 'credits', to_oes = new.value ->> 'debits'
-         FROM jsonb_each(?1) AS new
-         WHERE currency_totals.currency = new.value ->> 'currency'
-           AND from_oes = new.value ->> 'old_credits' AND to_oes = new.value ->> 'old_debits'",
+        "UPDATE currency_totals SET
+             from_oes = row.value -> 'new' ->> 0, to_oes = row.value -> 'new' ->> 1,
+             taken_in = row.value -> 'new' ->> 2, ended = row.value -> 'new' ->> 3
+         FROM jsonb_each(?1) AS row
+         WHERE currency_totals.currency = row.value ->> 'currency'
+           AND from_oes = row.value -> 'old' ->> 0 AND to_oes = row.value -> 'old' ->> 1
+           AND taken_in = row.value -> 'old' ->> 2 AND ended = row.value -> 'old' ->> 3",
         rows
     )
     .execute(connection)

@@ -56,7 +56,7 @@ pub(super) async fn load_connection_caps(
     Ok(())
 }
 
-/// What all connections together are exposed to in each of these currencies.
+/// What all connections together are exposed to in each of these currencies, and what its jobs move.
 pub(super) async fn load_currency_totals(
     connection: &mut SqliteConnection,
     work: &mut Work,
@@ -67,7 +67,7 @@ pub(super) async fn load_currency_totals(
     }
     let wanted = keys(codes)?;
     let rows = sqlx::query!(
-        "SELECT currency, from_oes, to_oes FROM currency_totals
+        "SELECT currency, from_oes, to_oes, taken_in, ended FROM currency_totals
          WHERE currency IN (SELECT value FROM json_each(?1))",
         wanted
     )
@@ -80,7 +80,13 @@ pub(super) async fn load_currency_totals(
             credits: parse(table, &row.from_oes)?,
             debits: parse(table, &row.to_oes)?,
         };
-        work.currency_totals.insert(parse(table, &row.currency)?, Sum::loaded(totals));
+        let jobs = AccountTotals {
+            credits: parse(table, &row.taken_in)?,
+            debits: parse(table, &row.ended)?,
+        };
+        let currency: CurrencyCode = parse(table, &row.currency)?;
+        work.jobs_before.insert(currency.clone(), jobs);
+        work.currency_totals.insert(currency, Sum::loaded(totals));
     }
     Ok(())
 }

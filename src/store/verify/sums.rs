@@ -65,6 +65,42 @@ pub(super) async fn verify_currency_totals(
     Ok(())
 }
 
+/// What the records of each currency move that were taken in, and those that are final, from the jobs.
+pub(super) async fn verify_jobs_totals(
+    connection: &mut sqlx::SqliteConnection,
+    found: &mut Verification,
+) -> Result<(), StoreError> {
+    let mut recomputed: BTreeMap<CurrencyCode, AccountTotals> = BTreeMap::new();
+    let mut rows =
+        sqlx::query!("SELECT currency, quantity, final_outcome FROM jobs").fetch(&mut *connection);
+    while let Some(row) = rows.try_next().await.while_doing(VERIFYING)? {
+        let quantity: Quantity = parse("jobs", &row.quantity)?;
+        let sum = recomputed.entry(parse("jobs", &row.currency)?).or_default();
+        sum.credit(quantity).map_err(|error| overflow(&error))?;
+        if row.final_outcome.is_some() {
+            sum.debit(quantity).map_err(|error| overflow(&error))?;
+        }
+    }
+    drop(rows);
+    let rows = sqlx::query!("SELECT currency, taken_in, ended FROM currency_totals")
+        .fetch_all(connection)
+        .await
+        .while_doing(VERIFYING)?;
+    for row in rows {
+        let currency: CurrencyCode = parse("currency_totals", &row.currency)?;
+        let stored = AccountTotals {
+            credits: parse("currency_totals", &row.taken_in)?,
+            debits: parse("currency_totals", &row.ended)?,
+        };
+        let sums = recomputed.remove(&currency).unwrap_or_default();
+        compare(found, &format!("what jobs move in {currency}"), stored, sums);
+    }
+    for (currency, sums) in recomputed {
+        compare(found, &format!("what jobs move in {currency}"), AccountTotals::default(), sums);
+    }
+    Ok(())
+}
+
 /// What each day has cleared, from the decisions.
 pub(super) async fn verify_daily(
     connection: &mut sqlx::SqliteConnection,

@@ -16,6 +16,7 @@ use crate::domain::{
     ledger::{AccountTotals, Movement},
     message::Refusal,
     payload::{Nonce, Signature},
+    state::State,
 };
 use crate::store::archive::Removal;
 use crate::store::runs::FinishedRun;
@@ -189,6 +190,13 @@ pub(in crate::store) struct TrackedJob {
     /// The state as loaded; `None` for a job that this batch takes in.
     pub(in crate::store) before: Option<&'static str>,
     pub(in crate::store) changed: bool,
+}
+
+impl TrackedJob {
+    /// Whether it was final before this batch.
+    pub(in crate::store) fn was_final(&self) -> bool {
+        self.before.is_some_and(|state| State::FINAL_NAMES.contains(&state))
+    }
 }
 
 pub(in crate::store) struct NewDecision {

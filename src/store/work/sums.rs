@@ -1,12 +1,14 @@
 //! The sums that limits are compared with: exposure over all connections, and what a day has cleared.
 
+use std::collections::BTreeMap;
+
 use super::{Sum, Work, WorkError};
 use crate::domain::{
     amount::{AmountError, Balance, Quantity},
     decision::{Decision, Outcome},
     ids::{ConnectionId, CurrencyCode, JobSeq},
     job::Job,
-    ledger::{AccountKind, Movement},
+    ledger::{AccountKind, AccountTotals, Movement},
     limits::{ConnectionCaps, DailyKey},
     time::TimestampMs,
 };
@@ -67,6 +69,28 @@ impl Work {
         } else {
             sum.totals.debit(movement.quantity)
         }
+    }
+
+    /// What the jobs of each currency move that were taken in, and those that are final, as it will be
+    /// with this batch.
+    pub(in crate::store) fn jobs_after(
+        &self,
+    ) -> Result<BTreeMap<CurrencyCode, AccountTotals>, AmountError> {
+        let mut sums = self.jobs_before.clone();
+        for tracked in self.jobs.values() {
+            let amount = &tracked.job.terms.amount;
+            let ends = tracked.job.state.is_final() && !tracked.was_final();
+            if tracked.before.is_none() || ends {
+                let sum = sums.entry(amount.currency().clone()).or_default();
+                if tracked.before.is_none() {
+                    sum.credit(amount.quantity())?;
+                }
+                if ends {
+                    sum.debit(amount.quantity())?;
+                }
+            }
+        }
+        Ok(sums)
     }
 
     /// A record that is cleared counts in its day.
