@@ -3,7 +3,6 @@
 # can be chosen. It leaves no process; results are in target/bench/results.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-root=$PWD
 
 # The peers' libraries, each version named in a file, from the registries that npm and pip are set up for.
 install_peers() {
@@ -23,6 +22,9 @@ install_peers() {
     fi
 }
 
+# However the bench ends.
+trap 'scripts/rabbitmq.sh stop target/bench/run/node || true' EXIT
+trap 'exit 130' INT TERM
 scripts/rabbitmq.sh install
 scripts/install.sh strace:/usr/bin/strace
 mkdir -p target/bench

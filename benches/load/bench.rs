@@ -147,14 +147,14 @@ impl Bench {
             start_peer(subject, &self.root, &folder, (&stage.queues, &stage.server), jobs)?;
         let meter = Meter::begin(self, &stage, &process)?;
         let output = folder.join("output.log");
-        let done = tokio::task::block_in_place(|| wait_for_text(&output, "done", RUN_LIMIT));
+        let done = tokio::task::block_in_place(|| {
+            wait_for_text(&mut process, &output, "done", RUN_LIMIT)
+        });
         done.with_context(|| subject.name())?;
         let run = meter.end(subject, jobs, &process, None)?;
         if subject != Subject::ConsumeOnly {
             stage.server.taken().await?.must_be_honest(jobs)?;
         }
-        // It has done its work; how it ends is its own matter.
-        let _alive = process.must_run(&output);
         drop(process);
         stage.queues.remove().await?;
         self.discard(&folder)?;

@@ -57,8 +57,14 @@ impl Orders {
     }
 }
 
+/// Says that all is done, and waits for the end: what the process has used is looked at before.
+async fn done() -> anyhow::Result<()> {
+    say("done")?;
+    std::future::pending().await
+}
+
 /// Says something to whoever measures.
-pub(crate) fn say(word: &str) -> anyhow::Result<()> {
+fn say(word: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{word}")?;
     Ok(out.flush()?)
@@ -121,7 +127,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
             }
         }
     }
-    say("done")
+    done().await
 }
 
 /// A body as long as a real one: the same members, the payload as text, a signature.
@@ -184,5 +190,5 @@ pub(crate) async fn consume_only() -> anyhow::Result<()> {
             break;
         }
     }
-    say("done")
+    done().await
 }

@@ -96,14 +96,6 @@ impl Process {
         Usage::of(self.pid)
     }
 
-    /// Fails if it has ended.
-    pub(crate) fn must_run(&mut self, output: &Path) -> anyhow::Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("it has ended with {status}; its output:\n{}", tail(output));
-        }
-        Ok(())
-    }
-
     /// Asks it to end, and waits until it has ended well.
     pub(crate) fn end(mut self) -> anyhow::Result<()> {
         self.signal(rustix::process::Signal::TERM);
@@ -163,11 +155,19 @@ pub(crate) fn wait_for<T>(
     bail!("{what}: not within {limit:?}")
 }
 
-/// Waits until a file has a line with `text`.
-pub(crate) fn wait_for_text(file: &Path, text: &str, limit: Duration) -> anyhow::Result<()> {
+/// Waits until a file that a process writes to has `text`.
+pub(crate) fn wait_for_text(
+    process: &mut Process,
+    file: &Path,
+    text: &str,
+    limit: Duration,
+) -> anyhow::Result<()> {
     let found = wait_for(text, limit, || {
+        let ended = process.child.try_wait()?;
         let content = fs::read(file)?;
-        Ok(String::from_utf8_lossy(&content).contains(text).then_some(()))
+        let there = String::from_utf8_lossy(&content).contains(text);
+        anyhow::ensure!(there || ended.is_none(), "the process has ended: {ended:?}");
+        Ok(there.then_some(()))
     });
     found.with_context(|| format!("the output so far:\n{}", tail(file)))
 }

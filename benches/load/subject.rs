@@ -184,8 +184,8 @@ impl Place {
     /// Starts the daemon and waits until it consumes.
     pub(crate) fn run(&self) -> anyhow::Result<Process> {
         self.write_config()?;
-        let process = Process::start(&mut self.command(&["run"]), &self.log())?;
-        wait_for_text(&self.log(), "consuming", BEGIN_LIMIT)?;
+        let mut process = Process::start(&mut self.command(&["run"]), &self.log())?;
+        wait_for_text(&mut process, &self.log(), "consuming", BEGIN_LIMIT)?;
         Ok(process)
     }
 
@@ -210,8 +210,8 @@ impl Place {
             .arg("-c")
             .arg(self.folder.join("settled.toml"))
             .arg("run");
-        let process = Process::start_traced(&mut command, &self.log())?;
-        wait_for_text(&self.log(), "consuming", BEGIN_LIMIT)?;
+        let mut process = Process::start_traced(&mut command, &self.log())?;
+        wait_for_text(&mut process, &self.log(), "consuming", BEGIN_LIMIT)?;
         Ok(process)
     }
 
@@ -270,8 +270,8 @@ pub(crate) fn start_peer(
         .env("BENCH_IN_FLIGHT", IN_FLIGHT.to_string());
     fs::write(folder.join("book.jsonl"), workload::book())?;
     let output = folder.join("output.log");
-    let process = Process::start(&mut command, &output)?;
-    wait_for_text(&output, "consuming", BEGIN_LIMIT).with_context(|| subject.name())?;
+    let mut process = Process::start(&mut command, &output)?;
+    wait_for_text(&mut process, &output, "consuming", BEGIN_LIMIT).with_context(|| subject.name())?;
     Ok(process)
 }
 

@@ -10,6 +10,7 @@ const writer = new Worker(new URL('./writer.mjs', import.meta.url));
 const received = [];
 const answered = [];
 const toSend = [];
+let channel;
 let busy = false;
 let inFlight = 0;
 let final = 0;
@@ -49,8 +50,8 @@ function next() {
   while (inFlight < inFlightMax && toSend.length > 0) send(toSend.shift());
 }
 
-const channel = await consume((message) => {
+await consume((delivering, message) => {
+  channel = delivering;
   received.push(message);
   commit();
 });
-console.log('consuming');

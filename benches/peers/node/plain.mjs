@@ -28,10 +28,9 @@ function next() {
   }
 }
 
-const channel = await consume((message) => {
+await consume((channel, message) => {
   const job = step(() => book.record(message.content.toString()));
   channel.ack(message);
   if (job.isNew) waiting.push(job);
   next();
 });
-console.log('consuming');
