@@ -147,9 +147,8 @@ impl Bench {
             start_peer(subject, &self.root, &folder, (&stage.queues, &stage.server), jobs)?;
         let meter = Meter::begin(self, &stage, &process)?;
         let output = folder.join("output.log");
-        let done = tokio::task::block_in_place(|| {
-            wait_for_text(&mut process, &output, "done", RUN_LIMIT)
-        });
+        let done =
+            tokio::task::block_in_place(|| wait_for_text(&mut process, &output, "done", RUN_LIMIT));
         done.with_context(|| subject.name())?;
         let run = meter.end(subject, jobs, &process, None)?;
         if subject != Subject::ConsumeOnly {

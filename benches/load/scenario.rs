@@ -339,8 +339,8 @@ pub(crate) struct History {
     pub(crate) jobs_before: u64,
     /// Jobs that were settled, and the rate since the point before, while the history grew.
     pub(crate) growing: Vec<(u64, f64)>,
-    pub(crate) on_history: Vec<Run>,
-    pub(crate) on_empty: Vec<Run>,
+    pub(crate) with_it: Vec<Run>,
+    pub(crate) without: Vec<Run>,
     pub(crate) start_s: f64,
     pub(crate) book_gib: f64,
     pub(crate) growing_rss_peak_mib: f64,
@@ -369,10 +369,10 @@ pub(crate) async fn history(
     let grown = meter.end(Subject::Daemon, history, &process, Some(&scrape))?;
     eprintln!("bench: a history of {history} jobs made at {:.0}/s", grown.per_second);
     finish(stage, &place, process, history).await?;
-    let (mut on_history, mut on_empty) = (Vec::new(), Vec::new());
+    let (mut with_it, mut without) = (Vec::new(), Vec::new());
     for _ in 0..repetitions {
-        on_empty.push(bench.measure(Subject::Daemon, jobs).await?);
-        on_history.push(bench.measure_daemon(&mut place, Subject::Daemon, jobs).await?);
+        without.push(bench.measure(Subject::Daemon, jobs).await?);
+        with_it.push(bench.measure_daemon(&mut place, Subject::Daemon, jobs).await?);
     }
     let stage = bench.stage(1, 0, true).await?;
     place.aim(&stage.queues, &stage.server);
@@ -386,8 +386,8 @@ pub(crate) async fn history(
     Ok(History {
         jobs_before: history,
         growing,
-        on_history,
-        on_empty,
+        with_it,
+        without,
         start_s,
         book_gib: book / MIB / 1_024.0,
         growing_rss_peak_mib: grown.rss_peak_mib,

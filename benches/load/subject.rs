@@ -161,14 +161,14 @@ impl Place {
         let mut sections: Vec<&str> = self.settings.iter().map(|(section, ..)| *section).collect();
         sections.sort_unstable();
         sections.dedup();
-        let mut text = String::new();
+        let mut lines = Vec::new();
         for section in sections {
-            text.push_str(&format!("[{section}]\n"));
+            lines.push(format!("[{section}]"));
             for (_, key, value) in self.settings.iter().filter(|(of, ..)| *of == section) {
-                text.push_str(&format!("{key} = {value}\n"));
+                lines.push(format!("{key} = {value}"));
             }
         }
-        Ok(fs::write(self.folder.join("settled.toml"), text)?)
+        Ok(fs::write(self.folder.join("settled.toml"), lines.join("\n"))?)
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
@@ -271,7 +271,8 @@ pub(crate) fn start_peer(
     fs::write(folder.join("book.jsonl"), workload::book())?;
     let output = folder.join("output.log");
     let mut process = Process::start(&mut command, &output)?;
-    wait_for_text(&mut process, &output, "consuming", BEGIN_LIMIT).with_context(|| subject.name())?;
+    wait_for_text(&mut process, &output, "consuming", BEGIN_LIMIT)
+        .with_context(|| subject.name())?;
     Ok(process)
 }
 

@@ -57,7 +57,7 @@ impl Workload {
     pub(crate) fn record(self, number: u64) -> Record {
         let id = uuid(self.seed, number);
         let luck = mix(number ^ self.seed.rotate_left(17));
-        let over = luck % RELEASED_ONE_IN == 0;
+        let over = luck.is_multiple_of(RELEASED_ONE_IN);
         Record {
             id,
             is_allocation: (luck >> 8) % 5 >= DEALLOCATIONS_IN_FIVE,

@@ -30,7 +30,9 @@ pub(super) fn blocks(report: &Report) -> Vec<(&'static str, String)> {
 fn table(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
-        text.push_str(&format!("| {} |\n", row.join(" | ")));
+        text.push_str("| ");
+        text.push_str(&row.join(" | "));
+        text.push_str(" |\n");
         if number == 0 {
             text.push('|');
             for column in 0..row.len() {
@@ -226,10 +228,10 @@ fn history(history: &History) -> String {
         })
     };
     let mut rows = vec![row(["", "jobs/s, median", "min", "max", "of the empty book's"])];
-    let empty = rate(&history.on_empty);
+    let empty = rate(&history.without);
     for (name, spread) in [
         ("an empty book".to_owned(), empty),
-        (format!("{} jobs before", whole(history.jobs_before as f64)), rate(&history.on_history)),
+        (format!("{} jobs before", whole(history.jobs_before as f64)), rate(&history.with_it)),
     ] {
         rows.push(vec![
             name,
