@@ -22,9 +22,11 @@ use crate::{
         archive::Archiver,
         budget::Budget,
         decide,
+        read::RecordReader,
         receive::Receiver,
         resolve::Resolver,
         send::{Feeder, Permitted, Sender},
+        verify::Verifier,
         wake::Wake,
     },
     signer::SigningKey,
@@ -95,7 +97,8 @@ impl Material {
     /// What comparisons with OES work with.
     fn desk(&self) -> Desk {
         let asker =
-            Asker::sharing(Arc::clone(&self.oes), Arc::clone(&self.budget), &self.config.oes);
+            Asker::sharing(Arc::clone(&self.oes), Arc::clone(&self.budget), &self.config.oes)
+                .counted_by(Arc::clone(&self.metrics));
         Desk {
             asker,
             readers: self.readers.clone(),
@@ -104,6 +107,7 @@ impl Material {
             clock: Arc::clone(&self.clock),
             sweep_age: Duration::from_secs(self.config.reconcile.sweep_age_s),
             compare_balances: self.config.reconcile.balances,
+            amounts: self.config.oes.amounts,
             at_work: tokio::sync::Mutex::default(),
         }
     }
@@ -140,7 +144,7 @@ impl App {
             budget: Some(Arc::clone(&budget)),
             mark,
             limits: config.retry.limits(),
-            connection_grace: Duration::from_secs(config.decide.unknown_connection_grace_s),
+            conditions: config.conditions(),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
             lazy: Duration::from_millis(config.writer.lazy_ms),
@@ -155,6 +159,7 @@ impl App {
             readers: readers.clone(),
             budget: Arc::clone(&budget),
             signer_fault,
+            verifies: config.decide.verify_with_oes,
             volumes: Volumes::of(&config),
             clock: Arc::clone(&clock),
         };
@@ -281,12 +286,27 @@ impl App {
     /// What reads back and, if something may be signed, decides and sends.
     fn spawn_oes_side(&mut self, material: &Material, sending: Sending) {
         let Material { readers, writer, wake, metrics, oes, budget, clock, .. } = material;
+        let reader = RecordReader {
+            oes: Arc::clone(oes),
+            budget: Arc::clone(budget),
+            metrics: Arc::clone(metrics),
+        };
+        let is_required = material.config.decide.verify_with_oes;
+        let verifier = Verifier {
+            readers: readers.clone(),
+            writer: writer.clone(),
+            reader: reader.clone(),
+            jobs_queue: material.config.broker.jobs_queue.clone(),
+            is_required,
+            absent_reads_max: material.config.retry.absent_reads_max,
+            wake: wake.clone(),
+            clock: Arc::clone(clock),
+        };
         // What has been sent is read back even without a key.
         let resolver = Resolver {
             readers: readers.clone(),
             writer: writer.clone(),
-            oes: Arc::clone(oes),
-            budget: Arc::clone(budget),
+            reader,
             wake: wake.clone(),
             clock: Arc::clone(clock),
         };
@@ -295,6 +315,8 @@ impl App {
         let Some(prepared) = sending else {
             return;
         };
+        let stop = self.stop.clone();
+        self.spawn("verifier", Stage::Intake, async move { Ok(verifier.run(stop).await?) });
         let sender = Sender {
             writer: writer.clone(),
             oes: Arc::clone(oes),
@@ -314,6 +336,7 @@ impl App {
         let decider = decide::run(
             readers.clone(),
             writer.clone(),
+            is_required,
             wake.clone(),
             Arc::clone(clock),
             self.stop.clone(),

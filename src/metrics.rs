@@ -3,6 +3,7 @@
 mod compare;
 mod process;
 mod shown;
+mod verify;
 
 use std::{
     sync::{Mutex, PoisonError, atomic::AtomicU64},
@@ -34,6 +35,7 @@ use crate::{
 };
 use compare::Comparisons;
 use shown::Shown;
+use verify::Verifications;
 
 pub use shown::{CURRENCIES_SHOWN_MAX, Snapshot};
 
@@ -113,6 +115,7 @@ pub struct Metrics {
     batch_commands: Histogram,
     commit_duration: Histogram,
     overdrawn: Counter,
+    verifications: Verifications,
     shortfalls: Counter,
     log_bytes: Gauge,
     archived_jobs: Counter,
@@ -161,6 +164,7 @@ impl Metrics {
             batch_commands: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_duration: seconds(),
             overdrawn: Counter::default(),
+            verifications: Verifications::default(),
             shortfalls: Counter::default(),
             log_bytes: Gauge::default(),
             archived_jobs: Counter::default(),
@@ -179,6 +183,7 @@ impl Metrics {
         self.register_store(&mut registry);
         self.shown.register(&mut registry);
         self.comparisons.register(&mut registry);
+        self.verifications.register(&mut registry);
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         process.register_collector(Box::new(process::ProcessCollector));
     }
@@ -389,6 +394,7 @@ impl Metrics {
     pub fn encode(&self, snapshot: &Snapshot, now: TimestampMs) -> Result<String, std::fmt::Error> {
         self.shown.show(snapshot, now);
         self.comparisons.show(&snapshot.comparisons);
+        self.verifications.show(snapshot.verification_waiting);
         let mut text = String::new();
         for registry in [&self.registry, &self.process] {
             let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -413,6 +419,7 @@ mod tests {
         let snapshot = Snapshot {
             released_unconfirmed: (2, Some(TimestampMs::from_millis(1_000))),
             approvals_waiting: (3, Some(TimestampMs::from_millis(31_000))),
+            verification_waiting: 4,
             at_risk: vec![("BTC".parse().unwrap(), "150000".parse().unwrap())],
             outbox_waiting: (1, Some(TimestampMs::from_millis(51_000))),
             overdrawn: 4,
@@ -439,6 +446,10 @@ mod tests {
             "settled_volume_free_bytes{kind=\"book\"} 5000000000.0",
             "settled_broker_sessions_lost_total{kind=\"consumer\"} 0",
             "settled_sender_stopped{cause=\"token_refused\"} 0",
+            "settled_oes_reads_total{purpose=\"verify\"} 0",
+            "settled_jobs_refused_total 0",
+            "settled_verification_waiting_jobs 4",
+            "settled_messages_refused_total{code=\"not_as_at_oes\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

@@ -60,6 +60,7 @@ mod signing_vectors;
 mod support;
 mod sync;
 mod topology;
+mod trust;
 mod unknown_outcomes;
 mod waiting;
 mod whole_life;

@@ -16,6 +16,8 @@ const REST_MAX: Duration = Duration::from_secs(5);
 pub struct Wake {
     /// A job may be decidable.
     pub decide: Arc<Notify>,
+    /// A job waits for the read before its decision.
+    pub verify: Arc<Notify>,
     /// A decided job waits for an attempt.
     pub send: Arc<Notify>,
     /// A record is to be read back.
@@ -24,6 +26,15 @@ pub struct Wake {
     pub announce: Arc<Notify>,
     /// Old history is to go into the archive now.
     pub archive: Arc<Notify>,
+}
+
+impl Wake {
+    /// Rings the bells of all loops that carry jobs on.
+    pub fn all(&self) {
+        for bell in [&self.decide, &self.verify, &self.send, &self.resolve, &self.announce] {
+            bell.notify_one();
+        }
+    }
 }
 
 /// Why a rest ended.
