@@ -66,6 +66,7 @@ fn view(terms: &settled::domain::job::JobTerms) -> BookView {
             quantity_max: "1000000000".parse().expect("a quantity"),
             exposure_max_total: None,
             caps: ConnectionCaps::default(),
+            decimals: None,
         }),
         connection_caps: ConnectionCaps::default(),
         available: Balance::ZERO,
@@ -75,6 +76,7 @@ fn view(terms: &settled::domain::job::JobTerms) -> BookView {
         cleared_that_day: Balance::ZERO,
         connection_grace_over: false,
         operator: None,
+        ended: None,
     }
 }
 

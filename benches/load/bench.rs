@@ -134,9 +134,7 @@ impl Bench {
     pub(crate) async fn measure(&self, subject: Subject, jobs: u64) -> anyhow::Result<Run> {
         if subject.is_daemon() {
             let mut place = self.new_place("daemon")?;
-            if subject == Subject::DaemonVerifying {
-                place.set("decide", "verify_with_oes", "true");
-            }
+            place.verify_with_oes(subject == Subject::DaemonVerifying);
             let run = self.measure_daemon(&mut place, subject, jobs).await?;
             self.discard(&place.folder)?;
             return Ok(run);

@@ -75,14 +75,6 @@ impl Percentiles {
     }
 }
 
-fn daemon_place(bench: &Bench, subject: Subject, what: &str) -> anyhow::Result<Place> {
-    let mut place = bench.new_place(what)?;
-    if subject == Subject::DaemonVerifying {
-        place.set("decide", "verify_with_oes", "true");
-    }
-    Ok(place)
-}
-
 /// Latency at a low load.
 pub(crate) async fn latency(
     bench: &Bench,
@@ -92,7 +84,8 @@ pub(crate) async fn latency(
 ) -> anyhow::Result<Latency> {
     // The first message of a session is taken with caution, and is not counted.
     let stage = bench.stage(jobs + 1, 1, true).await?;
-    let mut place = daemon_place(bench, subject, "latency")?;
+    let mut place = bench.new_place("latency")?;
+    place.verify_with_oes(subject == Subject::DaemonVerifying);
     place.aim(&stage.queues, &stage.server);
     let process = place.run()?;
     let heard = hear_outcomes(&stage, jobs + 1).await?;

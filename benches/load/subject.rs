@@ -128,6 +128,7 @@ impl Place {
             ("oes", "rate_burst", "1000000".to_owned()),
             ("oes", "rate_window_s", "1".to_owned()),
             ("signer", "key_file", path("key")),
+            ("decide", "verify_with_oes", "false".to_owned()),
             ("http", "listen", json!(format!("127.0.0.1:{http_port}")).to_string()),
         ];
         let this =
@@ -145,6 +146,11 @@ impl Place {
         self.settings
             .retain(|(known_section, known, _)| (*known_section, *known) != (section, key));
         self.settings.push((section, key, value.to_owned()));
+    }
+
+    /// Whether each record is read at OES before its decision.
+    pub(crate) fn verify_with_oes(&mut self, on: bool) {
+        self.set("decide", "verify_with_oes", if on { "true" } else { "false" });
     }
 
     /// Points it at the queues and the server of a run.

@@ -70,7 +70,8 @@ impl Book {
     /// A new book in `folder`.
     pub(crate) async fn new(folder: &Path) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock);
-        let config = Config::default();
+        let mut config = Config::default();
+        config.decide.verify_with_oes = false;
         let oes = OesConfig {
             rate_limit: 2_000_000_000,
             rate_burst: 1_000_000_000,
@@ -87,7 +88,7 @@ impl Book {
             budget: Some(budget),
             mark: None,
             limits: config.retry.limits(),
-            connection_grace: Duration::ZERO,
+            conditions: config.conditions(),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
             lazy: Duration::from_millis(config.writer.lazy_ms),
