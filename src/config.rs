@@ -4,6 +4,7 @@
 //! environment. Secrets are named by file; the broker's URL may hold a password and is never shown
 //! with it. Durations and sizes carry their unit in the key.
 
+mod alerts;
 mod compare;
 mod defaults;
 
@@ -19,6 +20,7 @@ use serde::Deserialize;
 
 use crate::domain::schedule::{RetryLimits, Schedule};
 
+pub use alerts::{AlertsConfig, PrivateUrl};
 pub use compare::{BookConfig, ReconcileConfig};
 
 /// Prefix of the environment variables that override keys.
@@ -83,6 +85,8 @@ pub struct Config {
     pub archive: ArchiveConfig,
     /// The HTTP listener for health and metrics.
     pub http: HttpConfig,
+    /// Built-in alerts.
+    pub alerts: AlertsConfig,
     /// The end.
     pub shutdown: ShutdownConfig,
     /// Logs.
@@ -409,11 +413,12 @@ impl Config {
             ("broker.outcomes_exchange", &self.broker.outcomes_exchange),
             ("broker.dead_letter_exchange", &self.broker.dead_letter_exchange),
         ] {
-            // `.dead` is appended to a queue's name, and AMQP names have at most 255 bytes.
-            if name.is_empty() || name.len() > 250 {
-                problems.push(format!("{key} must have 1 to 250 bytes"));
+            // `.dropped` is appended to a queue's name, and AMQP names have at most 255 bytes.
+            if name.is_empty() || name.len() > 240 {
+                problems.push(format!("{key} must have 1 to 240 bytes"));
             }
         }
+        problems.extend(self.alerts.problems());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unusable(problems)) }
     }
 }
@@ -438,10 +443,17 @@ impl RetryConfig {
 }
 
 impl BrokerConfig {
-    /// The queue that keeps what the jobs queue or the daemon refused.
+    /// The queue that keeps what the daemon refused.
     #[must_use]
     pub fn dead_queue(&self) -> String {
         format!("{}.dead", self.jobs_queue)
+    }
+
+    /// The queue that keeps what the broker itself gives up of the jobs queue. It is another one than
+    /// [`Self::dead_queue`], so that one look at its length tells of a message that nobody has taken in.
+    #[must_use]
+    pub fn dropped_queue(&self) -> String {
+        format!("{}.dropped", self.jobs_queue)
     }
 
     /// The delays between connections.

@@ -9,9 +9,10 @@
 //! [`payload`] what is signed, [`reply`] and [`record`] what OES says, [`state`] what follows, and
 //! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first. [`shown`] is what OES's
 //! lists show, [`paging`] how a list is read to its end, and [`sync`], [`adopt`] and [`difference`]
-//! what follows where the book and OES do not agree.
+//! what follows where the book and OES do not agree. [`alert`] is what people are told of.
 
 pub mod adopt;
+pub mod alert;
 pub mod amount;
 pub mod announcement;
 pub mod book;

@@ -6,7 +6,7 @@ mod volumes;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -54,6 +54,8 @@ pub struct Health {
     publisher: AtomicBool,
     publisher_blocked: AtomicBool,
     writer_gone: AtomicBool,
+    /// Messages that the broker has given up, plus one; 0 where that is not known.
+    dropped: AtomicU64,
     batch_begun: Mutex<Option<Instant>>,
 }
 
@@ -94,6 +96,18 @@ impl Health {
     #[must_use]
     pub fn is_publisher_blocked(&self) -> bool {
         self.publisher_blocked.load(Ordering::Relaxed)
+    }
+
+    /// How many messages of the jobs queue the broker has given up by itself; nothing if it cannot be asked.
+    pub fn dropped_by_broker(&self, messages: Option<u32>) {
+        let noted = messages.map_or(0, |messages| u64::from(messages).saturating_add(1));
+        self.dropped.store(noted, Ordering::Relaxed);
+    }
+
+    /// The same, as it was last told.
+    #[must_use]
+    pub fn dropped(&self) -> Option<u64> {
+        self.dropped.load(Ordering::Relaxed).checked_sub(1)
     }
 
     /// The writer begins a batch.

@@ -31,6 +31,7 @@
     reason = "a test may abort, and compares with `_` what it does not list"
 )]
 
+mod alerts;
 mod architecture;
 mod archive;
 mod backup;

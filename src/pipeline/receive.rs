@@ -161,6 +161,7 @@ impl Receiver {
         course: &mut Course,
         stop: &CancellationToken,
     ) -> Result<(), SessionEnd> {
+        let dropped = self.config.dropped_queue();
         let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -180,7 +181,10 @@ impl Receiver {
                         self.widen(session, tag).await?;
                     }
                 }
-                _ = watchdog.tick() => session.check().await?,
+                _ = watchdog.tick() => {
+                    session.check().await?;
+                    self.health.dropped_by_broker(session.count(&dropped).await?);
+                }
             }
         }
     }

@@ -255,7 +255,7 @@ impl Writer {
                 self.wake.send.notify_one();
                 let _waiting = answer.send(Ok(approval));
             }
-            (Command::NoteRun { answer, .. }, _) => {
+            (Command::NoteRun { answer, .. } | Command::NoteAlerts { answer, .. }, _) => {
                 let _waiting = answer.send(Ok(()));
             }
             (Command::StopPreparing { answer }, _) => {
@@ -325,7 +325,9 @@ impl Writer {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
-            Command::Archive { answer, .. } | Command::NoteRun { answer, .. } => {
+            Command::Archive { answer, .. }
+            | Command::NoteRun { answer, .. }
+            | Command::NoteAlerts { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }

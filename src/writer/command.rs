@@ -20,6 +20,7 @@ use crate::{
         send_on::{Operator, SentOn},
         sign::PreparedAttempt,
     },
+    store::alerts::AlertUpdate,
     store::archive::Removal,
     store::runs::FinishedRun,
     store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
@@ -66,6 +67,8 @@ pub(super) enum Command {
     },
     /// A comparison with OES that has ended.
     NoteRun { run: Box<FinishedRun>, answer: oneshot::Sender<Result<(), String>> },
+    /// What has become of alerts; with nothing in it, a sign that the writer works.
+    NoteAlerts { update: Box<AlertUpdate>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
@@ -114,6 +117,7 @@ impl Command {
             Self::Archive { .. } => "archive",
             Self::Approve { .. } => "approve",
             Self::NoteRun { .. } => "note_run",
+            Self::NoteAlerts { .. } => "note_alerts",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
         }
@@ -133,6 +137,7 @@ impl Command {
             | Self::SendOn { .. }
             | Self::Approve { .. }
             | Self::NoteRun { .. }
+            | Self::NoteAlerts { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
         }
@@ -180,6 +185,7 @@ impl Command {
             Self::Published { .. }
             | Self::Archive { .. }
             | Self::NoteRun { .. }
+            | Self::NoteAlerts { .. }
             | Self::StopPreparing { .. } => {}
         }
     }
