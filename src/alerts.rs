@@ -18,7 +18,6 @@ mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,6 +25,7 @@ use crate::{
     config::AlertsConfig,
     health::Checks,
     metrics::Metrics,
+    pipeline::wake::Bell,
     store::{Readers, StoreError, alerts::Channel},
     writer::WriterHandle,
 };
@@ -61,8 +61,8 @@ impl Alerts {
     /// # Errors
     /// [`StoreError`] when the book cannot be read to deliver from.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
-        let bells = [Arc::new(Notify::new()), Arc::new(Notify::new())];
-        let deliverer = |channel, bell: &Arc<Notify>| Deliverer {
+        let bells = [Arc::<Bell>::default(), Arc::default()];
+        let deliverer = |channel, bell: &Arc<Bell>| Deliverer {
             channel,
             channels: Arc::clone(&self.channels),
             readers: self.readers.clone(),

@@ -1,6 +1,7 @@
 //! The daemon: its parts put together, watched, and brought to an end in order.
 
 mod key;
+pub(crate) mod watchdog;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -41,6 +42,8 @@ use crate::{
 };
 
 mod ending;
+
+use watchdog::Watchdog;
 
 /// How the lock says who holds the book.
 const HOLDER: &str = "settled run";
@@ -161,6 +164,8 @@ impl App {
             readers: readers.clone(),
             budget: Arc::clone(&budget),
             signer_fault,
+            stuck_after: Duration::from_secs(config.health.stuck_after_s),
+            wake: wake.clone(),
             volumes: Volumes::of(&config),
             clock: Arc::clone(&clock),
         };
@@ -240,6 +245,12 @@ impl App {
         let archives = material.config.archive.path.is_some() && checks.signer_fault.is_none();
         let archive = archives.then(|| Arc::clone(&material.wake.archive));
         self.spawn_alerts(material, checks.clone())?;
+        let watchdog = Watchdog::new(checks.clone(), material.writer.clone());
+        let stop = self.stop_last.clone();
+        self.spawn("watchdog", Stage::Serving, async move {
+            watchdog.run(stop).await;
+            Ok(())
+        });
         let desk = Arc::new(material.desk());
         let control = Control {
             writer: material.writer.clone(),

@@ -85,6 +85,8 @@ pub struct Config {
     pub archive: ArchiveConfig,
     /// The HTTP listener for health and metrics.
     pub http: HttpConfig,
+    /// What counts as stuck.
+    pub health: HealthConfig,
     /// Built-in alerts.
     pub alerts: AlertsConfig,
     /// The end.
@@ -248,6 +250,14 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
 }
 
+/// What counts as stuck.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthConfig {
+    /// How long a part may be at one thing that has a time limit of its own.
+    pub stuck_after_s: u64,
+}
+
 /// The end.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -393,6 +403,7 @@ impl Config {
         positive("writer.batch_max", wide(self.writer.batch_max));
         positive("writer.queue_len_max", wide(self.writer.queue_len_max));
         positive("archive.every_s", self.archive.every_s);
+        positive("health.stuck_after_s", self.health.stuck_after_s);
         positive("shutdown.grace_s", self.shutdown.grace_s);
         positive("reconcile.range_s", self.reconcile.range_s);
         if self.oes.rate_burst >= self.oes.rate_limit && self.oes.rate_limit > 0 {
@@ -400,6 +411,14 @@ impl Config {
                 "oes.rate_burst is {} and oes.rate_limit is {}: the burst must be smaller, because \
                  what is left of the limit is spread over the window",
                 self.oes.rate_burst, self.oes.rate_limit
+            ));
+        }
+        let longest_call_s =
+            self.oes.request_timeout_ms.max(self.broker.connect_timeout_ms) / 1_000;
+        if self.health.stuck_after_s <= longest_call_s {
+            problems.push(format!(
+                "health.stuck_after_s is {}, and one call may take {longest_call_s} s by its own limit",
+                self.health.stuck_after_s
             ));
         }
         if self.retry.max_ms < self.retry.base_ms {

@@ -37,7 +37,8 @@ pub mod compare;
 // What people are told of, and by which ways: HTTP to a webhook, or a program.
 pub mod alerts;
 
-// The key, and how secrets are read from files.
+// The key, how secrets are read from files, and how they stay out of others.
+pub mod confine;
 pub mod secret_file;
 pub mod signer;
 

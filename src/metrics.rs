@@ -38,6 +38,7 @@ use crate::{
 };
 use alerts::AlertMetrics;
 use compare::Comparisons;
+use process::ProcessCollector;
 use shown::Shown;
 
 pub use shown::{CURRENCIES_SHOWN_MAX, Snapshot};
@@ -102,6 +103,7 @@ type OfJob = Family<JobLabels, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     registry: Mutex<Registry>,
     process: Mutex<Registry>,
+    usage: ProcessCollector,
     shown: Shown,
     comparisons: Comparisons,
     alerts: AlertMetrics,
@@ -153,6 +155,7 @@ impl Metrics {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
             process: Mutex::default(),
+            usage: ProcessCollector::default(),
             shown: Shown::default(),
             comparisons: Comparisons::default(),
             alerts: AlertMetrics::default(),
@@ -192,7 +195,7 @@ impl Metrics {
         self.comparisons.register(&mut registry);
         self.alerts.register(&mut registry);
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        process.register_collector(Box::new(process::ProcessCollector));
+        process.register_collector(Box::new(self.usage.clone()));
     }
 
     fn register_jobs(&self, registry: &mut Registry) {
@@ -422,6 +425,7 @@ impl Metrics {
     /// # Errors
     /// Never for a string; the encoder's signature has an error.
     pub fn encode(&self, snapshot: &Snapshot, now: TimestampMs) -> Result<String, std::fmt::Error> {
+        self.usage.set_now(now);
         self.shown.show(snapshot, now);
         self.comparisons.show(&snapshot.comparisons);
         let mut text = String::new();

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Channels, Undelivered};
@@ -11,7 +10,7 @@ use crate::{
     crash,
     domain::schedule::Schedule,
     metrics::Metrics,
-    pipeline::wake::{Rested, rest},
+    pipeline::wake::{Bell, Rested, rest},
     store::{
         Readers, StoreError,
         alerts::{AlertUpdate, Channel, Tried, WaitingNotice},
@@ -33,7 +32,7 @@ pub(super) struct Deliverer {
     pub(super) writer: WriterHandle,
     pub(super) metrics: Arc<Metrics>,
     pub(super) give_up_after: Duration,
-    pub(super) bell: Arc<Notify>,
+    pub(super) bell: Arc<Bell>,
     pub(super) clock: Arc<dyn Clock>,
 }
 

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,6 +22,7 @@ use crate::{
         ids::RecordId,
         time::TimestampMs,
     },
+    pipeline::wake::Bell,
     store::{
         StoreError,
         alerts::{AlertUpdate, NewNotice},
@@ -57,7 +57,7 @@ enum Written {
 pub(super) struct Watcher {
     parts: Alerts,
     /// One for each channel.
-    bells: [Arc<Notify>; 2],
+    bells: [Arc<Bell>; 2],
     /// Alerts as they are, and as they are written down or will be.
     known: BTreeMap<AlertKey, Known>,
     /// What the writer is at.
@@ -69,7 +69,7 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) async fn new(parts: Alerts, bells: [Arc<Notify>; 2]) -> Result<Self, StoreError> {
+    pub(super) async fn new(parts: Alerts, bells: [Arc<Bell>; 2]) -> Result<Self, StoreError> {
         let known = parts.readers.alerts().await?;
         let beat_due = parts.clock.now();
         Ok(Self {

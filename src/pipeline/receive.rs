@@ -83,6 +83,7 @@ impl Receiver {
         let schedule = self.config.reconnect_schedule();
         let mut course = Course::default();
         while !stop.is_cancelled() {
+            self.health.receiver_pulse.beat();
             let began = Instant::now();
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
@@ -93,6 +94,7 @@ impl Receiver {
                 Err(error) => SessionEnd::Lost(error),
             };
             self.health.broker_connected(BrokerSide::Consumer, false);
+            self.health.receiver_pulse.beat();
             match end {
                 SessionEnd::Stopped | SessionEnd::WriterGone => break,
                 SessionEnd::Lost(error) => {
@@ -107,6 +109,7 @@ impl Receiver {
                 }
             }
         }
+        self.health.receiver_pulse.ended();
     }
 
     async fn open(&self, course: &Course) -> Result<ConsumerSession, BrokerError> {
@@ -165,6 +168,8 @@ impl Receiver {
         let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // The watchdog's tick is never far.
+            self.health.receiver_pulse.beat();
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 delivery = session.next() => {

@@ -285,7 +285,10 @@ impl Resolver {
 
     /// Waits until a read may be sent. A token that was refused may have been replaced meanwhile.
     async fn wait_for_leave(&self) {
+        // It may take as long as OES likes; after it, one request is one thing.
+        let resting = self.wake.resolve.pulse.rest();
         self.budget.wait_for_read().await;
+        drop(resting);
         if !matches!(self.budget.permission(), Permission::Stopped(StopCause::TokenRefused, _)) {
             return;
         }
