@@ -64,7 +64,7 @@ CREATE TABLE accounts (
 
 CREATE TABLE jobs (
     job_seq                INTEGER NOT NULL PRIMARY KEY,            -- order of arrival
-    record_id              TEXT    NOT NULL UNIQUE CHECK (length(record_id) = 36), -- one space for both types
+    record_id              TEXT    NOT NULL CHECK (length(record_id) = 36), -- one space for both types; see jobs_one_per_record
     type                   TEXT    NOT NULL CHECK (type IN ('allocation', 'deallocation')), -- which way
     currency               TEXT    NOT NULL CHECK (currency <> ''), -- in what
     quantity               TEXT    NOT NULL CHECK (quantity GLOB '[1-9]*' AND quantity NOT GLOB '*[^0-9]*'), -- how much
@@ -77,7 +77,7 @@ CREATE TABLE jobs (
     received_at_ms         INTEGER NOT NULL,                        -- when it was committed
     state                  TEXT    NOT NULL CHECK (state IN (
                                'received', 'decided', 'sending', 'unknown', 'awaiting_approval',
-                               'parked', 'conflict', 'confirmed', 'overruled')), -- how far it has come
+                               'parked', 'conflict', 'confirmed', 'overruled', 'refused')), -- how far it has come
     state_reason           TEXT,                                    -- why, where the state has a reason
     state_since_ms         INTEGER NOT NULL,                        -- when it came there
     outcome                TEXT    CHECK (outcome IN ('cleared', 'released')), -- what was decided; also in decisions
@@ -86,16 +86,16 @@ CREATE TABLE jobs (
     attempts_made          INTEGER NOT NULL CHECK (attempts_made >= 0), -- attempts prepared so far
     attempts_counted       INTEGER NOT NULL CHECK (attempts_counted BETWEEN 0 AND attempts_made), -- those that count against the bound
     reads_made             INTEGER NOT NULL CHECK (reads_made >= 0), -- reads since the last attempt that settled nothing
-    absences               INTEGER NOT NULL CHECK (absences BETWEEN 0 AND reads_made), -- those that OES had no such record for
+    absences               INTEGER NOT NULL CHECK (absences BETWEEN 0 AND reads_made), -- those that OES had no such record for, or, before the decision, none that can be compared
     tried_since_ms         INTEGER,                                 -- since when the bounds of retrying count
-    verified_at_ms         INTEGER,                                 -- when OES's record was seen to be younger than the last restore
+    verified_at_ms         INTEGER,                                 -- when OES's record was last seen to be what the message says, and younger than the last restore, as far as these are asked for
     CHECK ((state IN ('unknown', 'parked', 'conflict')) = (state_reason IS NOT NULL)),
     CHECK (state <> 'unknown' OR state_reason IN (
         'no_reply', 'server_error', 'odd_answer', 'wrong_echo', 'policy_rejected', 'conflict_answer',
         'refused_answer', 'not_found', 'unauthorized', 'forbidden', 'restarted', 'sent_on')),
     CHECK (state <> 'parked' OR state_reason IN (
-        'identity_mismatch', 'decide_failed', 'predates_restore', 'needs_approval', 'step_failed', 'refused_by_oes',
-        'not_found_at_oes',
+        'identity_mismatch', 'decide_failed', 'predates_restore', 'needs_approval', 'not_shown',
+        'unreadable', 'ended_at_oes', 'step_failed', 'refused_by_oes', 'not_found_at_oes',
         'policy_rejected', 'forbidden', 'attempts_exhausted', 'too_old', 'approval_unclear')),
     CHECK (state <> 'conflict' OR state_reason IN ('other_outcome', 'wrong_echo', 'other_terms')),
     CHECK ((tried_since_ms IS NULL) = (attempts_made = 0)),
@@ -103,9 +103,14 @@ CREATE TABLE jobs (
     CHECK (state <> 'confirmed' OR final_outcome = outcome),
     CHECK (state <> 'overruled' OR final_outcome <> outcome),
     CHECK (final_outcome IS NULL OR next_step_at_ms IS NULL),
-    CHECK ((outcome IS NULL) = (state = 'received' OR (state = 'parked'
-        AND state_reason IN ('identity_mismatch', 'decide_failed', 'predates_restore', 'needs_approval'))))
+    CHECK (state <> 'refused' OR next_step_at_ms IS NULL),
+    CHECK ((outcome IS NULL) = (state IN ('received', 'refused') OR (state = 'parked'
+        AND state_reason IN ('identity_mismatch', 'decide_failed', 'predates_restore', 'needs_approval',
+            'not_shown', 'unreadable', 'ended_at_oes'))))
 ) STRICT;
+
+-- One job for a record, for ever; a job that was refused, because OES's record is another, gives its id up.
+CREATE UNIQUE INDEX jobs_one_per_record ON jobs (record_id) WHERE state <> 'refused';
 
 -- What is open, by state and due time: every loop finds its work here, also after a restart.
 CREATE INDEX jobs_open ON jobs (state, next_step_at_ms, job_seq) WHERE final_outcome IS NULL;
@@ -129,7 +134,7 @@ CREATE TABLE job_counts (
 INSERT INTO job_counts (state, type, jobs)
 SELECT state.value, type.value, 0
 FROM json_each('["received", "decided", "sending", "unknown", "awaiting_approval", "parked",
-                 "conflict", "confirmed", "overruled"]') AS state,
+                 "conflict", "confirmed", "overruled", "refused"]') AS state,
      json_each('["allocation", "deallocation"]') AS type;
 
 -- The message of each job as it arrived. Never changed.
@@ -144,7 +149,7 @@ CREATE TABLE decisions (
     outcome       TEXT    NOT NULL CHECK (outcome IN ('cleared', 'released')), -- what is signed
     reject_code   TEXT    CHECK (reject_code <> ''),   -- the rule that released it
     reject_reason TEXT    CHECK (reject_reason <> ''), -- the text that is signed for the client
-    source        TEXT    NOT NULL CHECK (source IN ('policy', 'operator')), -- who decided
+    source        TEXT    NOT NULL CHECK (source IN ('policy', 'operator', 'oes')), -- who decided
     seen          TEXT    NOT NULL CHECK (json_valid(seen)), -- what the decision saw of the book
     decided_at_ms INTEGER NOT NULL,                    -- when it was committed
     decided_by    TEXT    CHECK (decided_by <> ''),    -- the operator who approved or refused it

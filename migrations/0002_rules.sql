@@ -45,10 +45,11 @@ BEGIN SELECT RAISE(ABORT, 'a signing key is never removed'); END;
 CREATE TRIGGER signing_keys_unchanged BEFORE UPDATE ON signing_keys
 BEGIN SELECT RAISE(ABORT, 'a signing key is never changed'); END;
 
--- No signature without its decision, and none for the other outcome.
+-- No signature without its decision, none for the other outcome, and none where OES had decided.
 CREATE TRIGGER attempts_follow_the_decision BEFORE INSERT ON attempts
 WHEN NOT EXISTS (SELECT 1 FROM decisions
-                 WHERE decisions.job_seq = NEW.job_seq AND decisions.outcome = NEW.outcome)
+                 WHERE decisions.job_seq = NEW.job_seq AND decisions.outcome = NEW.outcome
+                   AND decisions.source <> 'oes')
 BEGIN SELECT RAISE(ABORT, 'an attempt carries the outcome that was decided'); END;
 CREATE TRIGGER attempts_kept BEFORE DELETE ON attempts
 WHEN NOT EXISTS (SELECT 1 FROM archived_jobs WHERE archived_jobs.job_seq = OLD.job_seq)
@@ -89,21 +90,24 @@ BEGIN SELECT RAISE(ABORT, 'the terms of a job never change'); END;
 CREATE TRIGGER jobs_decided_once BEFORE UPDATE OF outcome ON jobs
 WHEN OLD.outcome IS NOT NULL AND NEW.outcome IS NOT OLD.outcome
 BEGIN SELECT RAISE(ABORT, 'what was decided never changes'); END;
-CREATE TRIGGER jobs_ended_once BEFORE UPDATE ON jobs WHEN OLD.final_outcome IS NOT NULL
+CREATE TRIGGER jobs_ended_once BEFORE UPDATE ON jobs
+WHEN OLD.final_outcome IS NOT NULL OR OLD.state = 'refused'
 BEGIN SELECT RAISE(ABORT, 'a final job never changes'); END;
 
 -- The steps of `domain::state`, by name. One transaction takes one step, but for a received job, which
 -- may be decided and its first attempt prepared at once.
 CREATE TRIGGER jobs_steps BEFORE UPDATE OF state ON jobs
 WHEN OLD.state <> NEW.state AND NOT CASE OLD.state
-    WHEN 'received' THEN NEW.state IN ('decided', 'sending')
+    WHEN 'received' THEN NEW.state IN ('decided', 'sending', 'confirmed', 'refused')
         OR (NEW.state = 'parked' AND NEW.outcome IS NULL)
     WHEN 'decided' THEN NEW.state IN ('sending', 'parked')
     WHEN 'sending' THEN NEW.state IN ('decided', 'unknown', 'awaiting_approval', 'confirmed')
     WHEN 'unknown' THEN NEW.state IN ('decided', 'awaiting_approval', 'parked', 'conflict', 'confirmed', 'overruled')
     WHEN 'awaiting_approval' THEN NEW.state IN ('parked', 'conflict', 'confirmed', 'overruled')
-    WHEN 'parked' THEN CASE OLD.state_reason
-        WHEN 'needs_approval' THEN NEW.state = 'decided'
+    WHEN 'parked' THEN CASE
+        WHEN OLD.state_reason = 'needs_approval' THEN NEW.state IN ('decided', 'confirmed', 'refused')
+        WHEN OLD.state_reason IN ('not_shown', 'unreadable', 'ended_at_oes')
+            THEN NEW.state IN ('received', 'confirmed', 'refused')
         ELSE NEW.state IN ('received', 'conflict', 'confirmed', 'overruled')
             OR (NEW.state = 'unknown' AND NEW.state_reason = 'sent_on')
     END
@@ -114,4 +118,6 @@ BEGIN SELECT RAISE(ABORT, 'a job cannot take that step'); END;
 CREATE TRIGGER jobs_undecided_parked_stay BEFORE UPDATE OF state ON jobs
 WHEN OLD.state = 'parked' AND OLD.outcome IS NULL AND NEW.state NOT IN ('parked', 'received')
     AND NOT (OLD.state_reason = 'needs_approval' AND NEW.state = 'decided')
+    AND NOT (OLD.state_reason IN ('needs_approval', 'not_shown', 'unreadable', 'ended_at_oes')
+        AND NEW.state IN ('confirmed', 'refused'))
 BEGIN SELECT RAISE(ABORT, 'a job that was parked undecided cannot end'); END;

@@ -45,16 +45,17 @@ BEGIN SELECT RAISE(ABORT, 'a day is never removed'); END;
 CREATE TRIGGER daily_cleared_identity BEFORE UPDATE OF connection_id, currency, day, type ON daily_cleared
 BEGIN SELECT RAISE(ABORT, 'whose day it is never changes'); END;
 
--- A job that waits for an operator's word is decided by it, and by nothing else.
+-- A job that waits for an operator's word is decided by it, or by OES, and by nothing else.
 CREATE TRIGGER decisions_after_approval BEFORE INSERT ON decisions
-WHEN NEW.source <> 'operator' AND EXISTS (
+WHEN NEW.source NOT IN ('operator', 'oes') AND EXISTS (
     SELECT 1 FROM jobs WHERE jobs.job_seq = NEW.job_seq
         AND jobs.state = 'parked' AND jobs.state_reason = 'needs_approval')
 BEGIN SELECT RAISE(ABORT, 'a job that needs approval is decided by an operator''s word'); END;
 
--- Parked again for another reason would hide the first one. Only what waits for approval may turn out
--- to be undecidable for another reason, when an operator approves or refuses it.
+-- Parked again for another reason would hide the first one. Only what waits for an operator's word or for
+-- OES's record may turn out to be undecidable for another reason.
 CREATE TRIGGER jobs_parked_for_one_reason BEFORE UPDATE OF state_reason ON jobs
 WHEN OLD.state = 'parked' AND NEW.state = 'parked' AND OLD.state_reason <> NEW.state_reason
-    AND NOT (OLD.state_reason = 'needs_approval' AND NEW.outcome IS NULL)
+    AND NOT (OLD.state_reason IN ('needs_approval', 'not_shown', 'unreadable', 'ended_at_oes')
+        AND NEW.outcome IS NULL)
 BEGIN SELECT RAISE(ABORT, 'a parked job keeps its reason'); END;

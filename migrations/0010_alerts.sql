@@ -15,6 +15,9 @@ CREATE INDEX accounts_overdrawn ON accounts (account_seq) WHERE overdrawn = 1;
 CREATE INDEX jobs_released_unconfirmed ON jobs (received_at_ms)
     WHERE outcome = 'released' AND final_outcome IS NULL;
 
+-- Messages that were not what OES's record says: somebody may have forged them.
+CREATE INDEX quarantine_forged ON quarantine (quarantine_seq) WHERE code = 'not_as_at_oes';
+
 -- Alerts that hold or fire now, so that a restart neither repeats nor forgets one. No decision rests on
 -- them, so they are not sealed.
 CREATE TABLE alerts (

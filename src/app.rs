@@ -26,9 +26,11 @@ use crate::{
         archive::Archiver,
         budget::Budget,
         decide,
+        read::RecordReader,
         receive::Receiver,
         resolve::Resolver,
         send::{Feeder, Permitted, Sender},
+        verify::Verifier,
         wake::Wake,
     },
     signer::SigningKey,
@@ -103,7 +105,8 @@ impl Material {
     /// What comparisons with OES work with.
     fn desk(&self) -> Desk {
         let asker =
-            Asker::sharing(Arc::clone(&self.oes), Arc::clone(&self.budget), &self.config.oes);
+            Asker::sharing(Arc::clone(&self.oes), Arc::clone(&self.budget), &self.config.oes)
+                .counted_by(Arc::clone(&self.metrics));
         Desk {
             asker,
             readers: self.readers.clone(),
@@ -112,6 +115,7 @@ impl Material {
             clock: Arc::clone(&self.clock),
             sweep_age: Duration::from_secs(self.config.reconcile.sweep_age_s),
             compare_balances: self.config.reconcile.balances,
+            amounts: self.config.oes.amounts,
             at_work: tokio::sync::Mutex::default(),
         }
     }
@@ -149,7 +153,7 @@ impl App {
             budget: Some(Arc::clone(&budget)),
             mark,
             limits: config.retry.limits(),
-            connection_grace: Duration::from_secs(config.decide.unknown_connection_grace_s),
+            conditions: config.conditions(),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
             lazy: Duration::from_millis(config.writer.lazy_ms),
@@ -166,19 +170,13 @@ impl App {
             signer_fault,
             stuck_after: Duration::from_secs(config.health.stuck_after_s),
             wake: wake.clone(),
+            verifies: config.decide.verify_with_oes,
             volumes: Volumes::of(&config),
             clock: Arc::clone(&clock),
         };
         let grace = Duration::from_secs(config.shutdown.grace_s);
         let mut app = Self::idle(handle.clone(), readers.clone(), http_address, grace, lock);
-        app.spawn("writer", Stage::Writing, {
-            let health = Arc::clone(&health);
-            async move {
-                let ended = writer.run().await;
-                health.writer_ended();
-                Ok(ended?)
-            }
-        });
+        app.spawn_writer(writer, Arc::clone(&health));
         let material = Material {
             config,
             readers,
@@ -226,6 +224,14 @@ impl App {
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
         self.parts.push(Part { name, stage, task: self.tracker.spawn(task) });
+    }
+
+    fn spawn_writer(&mut self, writer: Writer, health: Arc<Health>) {
+        self.spawn("writer", Stage::Writing, async move {
+            let ended = writer.run().await;
+            health.writer_ended();
+            Ok(ended?)
+        });
     }
 
     /// Health, metrics and the control socket.
@@ -339,12 +345,28 @@ impl App {
     /// What reads back and, if something may be signed, decides and sends.
     fn spawn_oes_side(&mut self, material: &Material, sending: Sending) {
         let Material { readers, writer, wake, metrics, oes, budget, clock, .. } = material;
+        let reader = RecordReader {
+            oes: Arc::clone(oes),
+            budget: Arc::clone(budget),
+            metrics: Arc::clone(metrics),
+            wake: wake.clone(),
+        };
+        let is_required = material.config.decide.verify_with_oes;
+        let verifier = Verifier {
+            readers: readers.clone(),
+            writer: writer.clone(),
+            reader: reader.clone(),
+            jobs_queue: material.config.broker.jobs_queue.clone(),
+            is_required,
+            absent_reads_max: material.config.retry.absent_reads_max,
+            wake: wake.clone(),
+            clock: Arc::clone(clock),
+        };
         // What has been sent is read back even without a key.
         let resolver = Resolver {
             readers: readers.clone(),
             writer: writer.clone(),
-            oes: Arc::clone(oes),
-            budget: Arc::clone(budget),
+            reader,
             wake: wake.clone(),
             clock: Arc::clone(clock),
         };
@@ -353,6 +375,8 @@ impl App {
         let Some(prepared) = sending else {
             return;
         };
+        let stop = self.stop.clone();
+        self.spawn("verifier", Stage::Intake, async move { Ok(verifier.run(stop).await?) });
         let sender = Sender {
             writer: writer.clone(),
             oes: Arc::clone(oes),
@@ -372,6 +396,7 @@ impl App {
         let decider = decide::run(
             readers.clone(),
             writer.clone(),
+            is_required,
             wake.clone(),
             Arc::clone(clock),
             self.stop.clone(),

@@ -17,7 +17,10 @@ use tokio::sync::Mutex;
 
 use crate::{
     clock::Clock,
-    domain::paging::PagingError,
+    domain::{
+        decimals::{AmountForm, Scales},
+        paging::PagingError,
+    },
     metrics::Metrics,
     oes::ReadError,
     store::{Readers, StoreError},
@@ -76,8 +79,19 @@ pub struct Desk {
     pub clock: Arc<dyn Clock>,
     /// How old a reserved record must be before its job is missed.
     pub sweep_age: Duration,
+    /// How OES's reads give amounts.
+    pub amounts: AmountForm,
     /// Whether a balance that differs is a difference.
     pub compare_balances: bool,
     /// Held by whoever compares.
     pub at_work: Mutex<()>,
+}
+
+impl Desk {
+    /// How OES's amounts are read, as the book has the currencies now.
+    async fn scales(&self) -> Result<Scales, StoreError> {
+        let currencies = self.readers.currencies().await?.into_iter();
+        let decimals = currencies.filter_map(|known| Some((known.currency, known.decimals?)));
+        Ok(Scales::new(self.amounts, decimals.collect()))
+    }
 }

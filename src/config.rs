@@ -18,7 +18,14 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::domain::schedule::{RetryLimits, Schedule};
+use crate::{
+    domain::{
+        decimals::AmountForm,
+        schedule::{RetryLimits, Schedule},
+        verification::Verification,
+    },
+    pipeline::decide::Conditions,
+};
 
 pub use alerts::{AlertsConfig, PrivateUrl};
 pub use compare::{BookConfig, ReconcileConfig};
@@ -160,6 +167,8 @@ pub struct OesConfig {
     pub access_token_file: Option<PathBuf>,
     /// How requests are authenticated.
     pub auth: AuthStyle,
+    /// How reads give amounts to this partner.
+    pub amounts: AmountForm,
     /// Whether `http://` to another machine is allowed.
     pub allow_plain_http: bool,
     /// Limit on connecting.
@@ -194,6 +203,8 @@ pub struct SignerConfig {
 pub struct DecideConfig {
     /// How long a job for an unknown connection waits before it is released.
     pub unknown_connection_grace_s: u64,
+    /// Whether a job is decided only after OES's record agrees with its message.
+    pub verify_with_oes: bool,
 }
 
 /// Trying again.
@@ -439,6 +450,21 @@ impl Config {
         }
         problems.extend(self.alerts.problems());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unusable(problems)) }
+    }
+}
+
+impl Config {
+    /// When a job may be decided.
+    #[must_use]
+    pub fn conditions(&self) -> Conditions {
+        Conditions {
+            grace: Duration::from_secs(self.decide.unknown_connection_grace_s),
+            verification: Verification {
+                is_required: self.decide.verify_with_oes,
+                amounts: self.oes.amounts,
+            },
+            slow_read_every: Duration::from_secs(self.retry.slow_read_every_s),
+        }
     }
 }
 

@@ -8,14 +8,17 @@
 //! [`book`], [`ledger`] and [`limits`] what the exchange holds and accepts, [`policy`] and [`decision`] the answer,
 //! [`payload`] what is signed, [`reply`] and [`record`] what OES says, [`state`] what follows, and
 //! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first. [`shown`] is what OES's
-//! lists show, [`paging`] how a list is read to its end, and [`sync`], [`adopt`] and [`difference`]
-//! what follows where the book and OES do not agree. [`alert`] is what people are told of.
+//! lists show, [`decimals`] how its amounts are read, [`paging`] how a list is read to its end;
+//! [`verification`] says whether a message is what OES's record says, and [`sync`], [`adopt`] and
+//! [`difference`] what follows where the book and OES do not agree. [`alert`] is what people are
+//! told of.
 
 pub mod adopt;
 pub mod alert;
 pub mod amount;
 pub mod announcement;
 pub mod book;
+pub mod decimals;
 pub mod decision;
 pub mod difference;
 pub mod evidence;
@@ -40,6 +43,7 @@ pub mod state;
 pub mod sync;
 pub mod time;
 pub mod turns;
+pub mod verification;
 
 #[cfg(test)]
 mod tests;

@@ -178,6 +178,8 @@ pub struct Readiness {
 /// What readiness is read from.
 #[derive(Clone, Debug)]
 pub struct Checks {
+    /// Whether records are read before they are decided.
+    pub verifies: bool,
     /// What the parts say of themselves.
     pub health: Arc<Health>,
     /// The book.

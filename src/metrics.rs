@@ -4,6 +4,7 @@ mod alerts;
 mod compare;
 mod process;
 mod shown;
+mod verify;
 
 use std::{
     sync::{
@@ -40,6 +41,7 @@ use alerts::AlertMetrics;
 use compare::Comparisons;
 use process::ProcessCollector;
 use shown::Shown;
+use verify::Verifications;
 
 pub use shown::{CURRENCIES_SHOWN_MAX, Snapshot};
 
@@ -121,6 +123,7 @@ pub struct Metrics {
     batch_commands: Histogram,
     commit_duration: Histogram,
     overdrawn: Counter,
+    verifications: Verifications,
     shortfalls: Counter,
     last_shortfall: Mutex<Option<Instant>>,
     log_bytes: Gauge,
@@ -173,6 +176,7 @@ impl Metrics {
             batch_commands: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_duration: seconds(),
             overdrawn: Counter::default(),
+            verifications: Verifications::default(),
             shortfalls: Counter::default(),
             last_shortfall: Mutex::default(),
             log_bytes: Gauge::default(),
@@ -194,6 +198,7 @@ impl Metrics {
         self.shown.register(&mut registry);
         self.comparisons.register(&mut registry);
         self.alerts.register(&mut registry);
+        self.verifications.register(&mut registry);
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         process.register_collector(Box::new(self.usage.clone()));
     }
@@ -428,6 +433,7 @@ impl Metrics {
         self.usage.set_now(now);
         self.shown.show(snapshot, now);
         self.comparisons.show(&snapshot.comparisons);
+        self.verifications.show(snapshot.verification_waiting);
         let mut text = String::new();
         for registry in [&self.registry, &self.process] {
             let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -452,6 +458,7 @@ mod tests {
         let snapshot = Snapshot {
             released_unconfirmed: (2, Some(TimestampMs::from_millis(1_000))),
             approvals_waiting: (3, Some(TimestampMs::from_millis(31_000))),
+            verification_waiting: 4,
             at_risk: vec![("BTC".parse().unwrap(), "150000".parse().unwrap())],
             outbox_waiting: (1, Some(TimestampMs::from_millis(51_000))),
             overdrawn: 4,
@@ -478,6 +485,10 @@ mod tests {
             "settled_volume_free_bytes{kind=\"book\"} 5000000000.0",
             "settled_broker_sessions_lost_total{kind=\"consumer\"} 0",
             "settled_sender_stopped{cause=\"token_refused\"} 0",
+            "settled_oes_reads_total{purpose=\"verify\"} 0",
+            "settled_jobs_refused_total 0",
+            "settled_verification_waiting_jobs 4",
+            "settled_messages_refused_total{code=\"not_as_at_oes\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

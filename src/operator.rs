@@ -99,14 +99,22 @@ pub struct JobView {
     pub timeline: Vec<Happening>,
     /// The message as it came.
     pub message: String,
+    /// Jobs that named the same record and were refused, the latest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused_before: Vec<JobView>,
 }
+
+/// Most refused jobs that are shown with the one that has the record's id.
+const REFUSED_SHOWN_MAX: i64 = 20;
 
 /// Reads everything about one job.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn job(readers: &Readers, id: RecordId) -> Result<Option<JobView>, StoreError> {
-    Ok(readers.job_history(id).await?.map(view))
+    let most = REFUSED_SHOWN_MAX.saturating_add(1);
+    let mut views = readers.job_histories(id, most).await?.into_iter().map(view);
+    Ok(views.next().map(|first| JobView { refused_before: views.collect(), ..first }))
 }
 
 fn view(history: JobHistory) -> JobView {
@@ -143,6 +151,7 @@ fn view(history: JobHistory) -> JobView {
         next_step_at_ms: job.next_step_at,
         timeline,
         message: history.raw_message,
+        refused_before: Vec::new(),
     }
 }
 
@@ -239,6 +248,9 @@ fn note_summary(detail: &str) -> String {
         (fields.get("who"), fields.get("why"), fields.get("to"))
     {
         return format!("by {} → {}: {}", text(who), text(to), text(why));
+    }
+    if let (Some(differs), Some(to)) = (fields.get("differs"), fields.get("to")) {
+        return format!("{} → {}", text(differs), text(to));
     }
     match (fields.get("found"), fields.get("from"), fields.get("to"), fields.get("reason")) {
         (Some(found), Some(from), Some(to), _) => {

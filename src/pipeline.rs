@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`receive`] | takes deliveries from the queue, acknowledges them once they are recorded | its own loop |
 //! | [`record`] | a job, a repetition, or a message for the quarantine | the writer |
+//! | [`verify`] | whether OES's record is what the message says, where that is asked for | the writer, and its own loop |
 //! | [`decide`] | cleared or released, with the hold | the writer, and a loop for jobs that waited |
 //! | [`sign`] | payload, nonce, signature: an attempt on disk | the writer |
 //! | [`send`] | one PUT of an attempt | its own loop |
@@ -16,7 +17,7 @@
 //!
 //! The steps that act in the writer are plain functions on a [`crate::store::work::Work`]; what they
 //! do is true once the writer has committed it. The loops share only the database and wake-ups
-//! ([`wake`]); how much may be sent is kept in [`budget`].
+//! ([`wake`]); how much may be sent is kept in [`budget`], and records are read through [`read`].
 //!
 //! What must never happen here: a send without a committed attempt, an acknowledgement before a
 //! commit, a rule about money that is not in `domain`.
@@ -27,10 +28,12 @@ pub mod archive;
 pub mod budget;
 pub mod confirm;
 pub mod decide;
+pub mod read;
 pub mod receive;
 pub mod record;
 pub mod resolve;
 pub mod send;
 pub mod send_on;
 pub mod sign;
+pub mod verify;
 pub mod wake;

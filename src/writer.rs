@@ -35,10 +35,12 @@ use crate::{
         approve::Approval,
         budget::{Budget, SendPermit},
         confirm::Reply,
+        decide::Conditions,
+        read::ReadResult,
         record::{Intake, Recorded},
-        resolve::ReadResult,
         send::Permitted,
         send_on::{Operator, SentOn},
+        verify::FirstRead,
         wake::Wake,
     },
     signer::SigningKey,
@@ -147,6 +149,18 @@ impl WriterHandle {
         self.ask(|answer| Command::SettleReads { results, answer }).await
     }
 
+    /// Carries out what reads of undecided jobs' records mean; `queue` is where their messages came from.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn settle_first_reads(
+        &self,
+        reads: Vec<FirstRead>,
+        queue: String,
+    ) -> Result<(), WriterGone> {
+        self.ask(|answer| Command::SettleFirstReads { reads, queue, answer }).await
+    }
+
     /// Notes messages that the broker has confirmed. Nobody waits for it: it is committed with the
     /// next batch, or alone after a while, and a crash before that repeats messages with their ids.
     ///
@@ -239,8 +253,8 @@ pub struct WriterParts {
     pub mark: Option<Mark>,
     /// The bounds of retrying.
     pub limits: RetryLimits,
-    /// How long a job for an unknown connection waits.
-    pub connection_grace: Duration,
+    /// When a job may be decided.
+    pub conditions: Conditions,
     /// Most commands that share a commit.
     pub batch_max: usize,
     /// Most commands that wait.
@@ -277,7 +291,7 @@ pub struct Writer {
     ledger: Uuid,
     mark: Option<Mark>,
     limits: RetryLimits,
-    connection_grace: Duration,
+    conditions: Conditions,
     decides_without_key: bool,
     batch_max: usize,
     lazy: Duration,
@@ -336,7 +350,7 @@ impl Writer {
             ledger: ledger_uuid,
             mark: parts.mark,
             limits: parts.limits,
-            connection_grace: parts.connection_grace,
+            conditions: parts.conditions,
             decides_without_key: parts.decides_without_key,
             batch_max: parts.batch_max,
             lazy: parts.lazy,

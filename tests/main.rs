@@ -64,6 +64,7 @@ mod supervised;
 mod support;
 mod sync;
 mod topology;
+mod trust;
 mod unknown_outcomes;
 mod waiting;
 mod whole_life;

@@ -76,7 +76,8 @@ async fn the_same_id_with_other_content_is_quarantined_and_the_first_message_hol
 
 #[tokio::test]
 async fn a_restart_never_decides_again() {
-    let world = World::new().await;
+    // Every read fails, also the one that would come before the decision.
+    let world = World::with(&[("decide.verify_with_oes", "false")]).await;
     let record = world.submit(JobType::Deallocation, "700000").await;
     // The answer is lost, so the record is open when the daemon ends.
     world.inject(settled::sandbox::Fault::new(

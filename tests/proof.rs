@@ -28,6 +28,7 @@ const CHANGING: [(&str, &[&str]); 4] = [
             "absences",
             "tried_since_ms",
             "verified_at_ms",
+            "approval_before",
         ],
     ),
     ("accounts", &[]),

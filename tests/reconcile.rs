@@ -70,7 +70,8 @@ async fn a_book_that_agrees_is_clean_with_a_daemon_and_without() {
 
 #[tokio::test]
 async fn a_record_or_a_balance_that_was_tampered_with_is_found_and_written_down() {
-    let world = world_with(&[]).await;
+    // What OES ended would be taken over; here it contradicts a decision.
+    let world = world_with(&[("decide.verify_with_oes", "false")]).await;
     let daemon = world.daemon().await;
     let (amount, status, good) = (
         world.submit(JobType::Allocation, "5").await,
@@ -118,7 +119,8 @@ async fn a_record_or_a_balance_that_was_tampered_with_is_found_and_written_down(
 
 #[tokio::test]
 async fn what_is_on_its_way_is_no_difference() {
-    let world = world_with(&[]).await;
+    // Every read fails, also the one that would come before the decision.
+    let world = world_with(&[("decide.verify_with_oes", "false")]).await;
     let daemon = world.daemon().await;
     // Applied at OES, and the answer and every read of it are lost.
     let lost = Effect::Reset { when: When::After };

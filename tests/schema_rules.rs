@@ -60,7 +60,7 @@ impl Book {
         let id = format!("{}{seq:04}", &ID[..32]);
         self.must(&format!(
             "INSERT INTO jobs VALUES ({seq}, '{id}', 'allocation', 'BTC', '5', '{ID}', '{ID}', 'c', 'n',
-                 'r', zeroblob(32), 1, '{}', {}, 1, {outcome}, {end}, NULL, 1, 0, 0, 0, 1, NULL);",
+                 'r', zeroblob(32), 1, '{}', {}, 1, {outcome}, {end}, NULL, 1, 0, 0, 0, 1, NULL, NULL);",
             state.name(),
             quoted(state.reason()),
         ))
@@ -68,8 +68,12 @@ impl Book {
     }
 
     async fn decision(&mut self, seq: i64) {
+        self.decided_by(seq, "policy").await;
+    }
+
+    async fn decided_by(&mut self, seq: i64, source: &str) {
         self.must(&format!(
-            "INSERT INTO decisions VALUES ({seq}, 'cleared', NULL, NULL, 'policy', '{{}}', 1, NULL, NULL);"
+            "INSERT INTO decisions VALUES ({seq}, 'cleared', NULL, NULL, '{source}', '{{}}', 1, NULL, NULL);"
         ))
         .await;
     }
@@ -106,6 +110,9 @@ fn events() -> impl Iterator<Item = Event> {
         Event::FoundReserved,
         Event::Overrule,
         Event::Retry,
+        Event::Appear,
+        Event::Adopt,
+        Event::Refuse,
     ]
     .into_iter()
     .chain(Doubt::ALL.into_iter().map(Event::Doubt))
@@ -121,7 +128,8 @@ fn reachable(from: State) -> BTreeSet<State> {
 }
 
 fn is_undecided(state: State) -> bool {
-    state == State::Received || matches!(state, State::Parked(reason) if reason.is_undecided())
+    matches!(state, State::Received | State::Refused)
+        || matches!(state, State::Parked(reason) if reason.is_undecided())
 }
 
 #[tokio::test]
@@ -137,6 +145,9 @@ async fn a_job_takes_exactly_the_steps_of_the_state_machine() {
         for to in others {
             seq += 1;
             book.job(seq, from).await;
+            if is_undecided(from) && to == State::Confirmed {
+                book.decided_by(seq, "oes").await;
+            }
             let outcome = if is_undecided(to) { "NULL" } else { "'cleared'" };
             let sql = sqlx::AssertSqlSafe(format!(
                 "UPDATE jobs SET state = '{}', state_reason = {}, outcome = {outcome},
@@ -316,10 +327,62 @@ async fn one_record_is_one_job_whatever_its_type() {
     let again = "INSERT INTO jobs SELECT 2, record_id, 'deallocation', currency, quantity, client_id,
         connection_id, partners_client_id, partners_connection_id, partners_record_id, content_sha256,
         received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome, next_step_at_ms,
-        attempts_made, attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms FROM jobs
+        attempts_made, attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, approval_before FROM jobs
         WHERE job_seq = 1";
     let error = book.refuses(again).await;
     assert!(error.contains("UNIQUE"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_refused_gives_its_id_up_and_stays_for_ever() {
+    let mut book = book().await;
+    book.job(1, State::Received).await;
+    book.must("UPDATE jobs SET state = 'refused' WHERE job_seq = 1").await;
+    let again = |seq: i64, state: &str| {
+        format!(
+            "INSERT INTO jobs SELECT {seq}, record_id, type, currency, '7', client_id, connection_id,
+                partners_client_id, partners_connection_id, partners_record_id, content_sha256,
+                received_at_ms, '{state}', NULL, state_since_ms, NULL, NULL, NULL, 0, 0, 0, 0, NULL,
+                NULL, NULL FROM jobs WHERE job_seq = 1"
+        )
+    };
+    book.must(&again(2, "received")).await;
+    let error = book.refuses(&again(3, "received")).await;
+    assert!(error.contains("UNIQUE"), "{error}");
+    book.must(&again(3, "refused")).await;
+    for change in [
+        "UPDATE jobs SET state = 'received' WHERE job_seq = 1",
+        "UPDATE jobs SET next_step_at_ms = 5 WHERE job_seq = 1",
+        "UPDATE jobs SET outcome = 'cleared' WHERE job_seq = 1",
+        "DELETE FROM jobs WHERE job_seq = 1",
+    ] {
+        book.refuses(change).await;
+    }
+}
+
+#[tokio::test]
+async fn what_oes_has_ended_is_taken_over_by_its_word_only_and_nothing_is_signed_for_it() {
+    let mut book = book().await;
+    let confirm = |seq: i64| {
+        format!(
+            "UPDATE jobs SET state = 'confirmed', state_reason = NULL, outcome = 'cleared',
+                final_outcome = 'cleared' WHERE job_seq = {seq}"
+        )
+    };
+    for (seq, state) in (1_i64..).zip([
+        State::Received,
+        State::Parked(ParkReason::NotShown),
+        State::Parked(ParkReason::EndedAtOes),
+        State::Parked(ParkReason::NeedsApproval),
+    ]) {
+        book.job(seq, state).await;
+        let error = book.refuses(&confirm(seq)).await;
+        assert!(error.contains("as OES ended its record"), "{state}: {error}");
+        book.decided_by(seq, "oes").await;
+        book.must(&confirm(seq)).await;
+        let error = book.refuses(&attempt(seq, seq, 1, "cleared", "nonce-1")).await;
+        assert!(error.contains("outcome that was decided"), "{state}: {error}");
+    }
 }
 
 #[test]

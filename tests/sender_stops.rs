@@ -16,7 +16,8 @@ fn answer(status: u16) -> Effect {
 
 #[tokio::test]
 async fn a_refused_token_stops_sending_and_a_read_that_succeeds_resumes_it() {
-    let world = World::new().await;
+    // With a read before the decision nothing would be decided, and no update be refused.
+    let world = World::with(&[("decide.verify_with_oes", "false")]).await;
     let daemon = world.daemon().await;
     for on in [On::Update, On::List, On::Read] {
         world.inject(Fault::new(on, answer(401)).times(Times::Always));
@@ -69,7 +70,12 @@ async fn a_token_that_is_replaced_in_its_file_is_taken_without_a_restart() {
     std::fs::write(&token, "v2x-one-that-has-expired").unwrap();
     let daemon = world.daemon().await;
     let record = world.submit(JobType::Allocation, "1").await;
-    world.wait_for_state(&record, "unknown(unauthorized)").await;
+    eventually("the token to be refused", || async {
+        let stopped = daemon.count("settled_sender_stopped{cause=\"token_refused\"}").await == 1;
+        stopped.then_some(())
+    })
+    .await;
+    world.wait_for_state(&record, "received").await;
     std::fs::write(&token, right).unwrap();
     world.wait_for_state(&record, "confirmed").await;
     daemon.wait_until_ready().await;

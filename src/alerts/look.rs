@@ -17,6 +17,7 @@ const UNDER_WAY: [&str; 4] = ["received", "decided", "sending", "unknown"];
 pub(super) async fn look(checks: &Checks, metrics: &Metrics) -> Result<Situation, StoreError> {
     let snapshot = checks.snapshot().await?;
     let quarantined_at = checks.readers.last_quarantined_at().await?;
+    let forged_at = checks.readers.last_forged_at().await?;
     let count = |state: &str| -> u64 {
         let of_state = snapshot.jobs.iter().filter(|(name, ..)| name == state);
         of_state.map(|(_, _, jobs)| *jobs).sum()
@@ -37,6 +38,7 @@ pub(super) async fn look(checks: &Checks, metrics: &Metrics) -> Result<Situation
         disconnected: disconnected(&snapshot),
         publisher_blocked: snapshot.publisher_blocked,
         dropped: checks.health.dropped(),
+        forged_at,
         quarantined_at,
         unpublished: waiting(snapshot.outbox_waiting),
         without_job: metrics.records_without_job(),

@@ -290,7 +290,15 @@ pub(super) async fn run(config: &Config, command: JobsCommand) -> anyhow::Result
             let Some(view) = operator::job(&readers, id).await? else {
                 bail!("there is no job about record {id} in {}", config.store.path.display());
             };
-            if json { output::json(&view) } else { show(&view) }
+            if json {
+                return output::json(&view);
+            }
+            show(&view)?;
+            for refused in &view.refused_before {
+                output::line(format_args!("\nrefused: a job that named the same record"))?;
+                show(refused)?;
+            }
+            Ok(())
         }
         JobsCommand::Explain { id, against, json } => explain(config, id, against, json).await,
         JobsCommand::Evidence { id, out } => {

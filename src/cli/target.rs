@@ -22,6 +22,7 @@ use crate::{
     pipeline::{
         approve::Approval,
         budget::Budget,
+        decide::Conditions,
         send_on::{Operator, SentOn},
         wake::Wake,
     },
@@ -63,7 +64,7 @@ impl Target {
             budget: None,
             mark: None,
             limits: config.retry.limits(),
-            connection_grace: Duration::ZERO,
+            conditions: Conditions { grace: Duration::ZERO, ..config.conditions() },
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
             lazy: Duration::ZERO,
@@ -212,6 +213,7 @@ async fn desk(config: &Config, writer: &WriterHandle) -> anyhow::Result<Desk> {
         clock,
         sweep_age: Duration::from_secs(config.reconcile.sweep_age_s),
         compare_balances: config.reconcile.balances,
+        amounts: config.oes.amounts,
         at_work: tokio::sync::Mutex::default(),
     })
 }

@@ -15,8 +15,9 @@ use crate::{
         schedule::Schedule,
         shown::{Listed, ShownBalances, ShownConnection, ShownRecord},
     },
+    metrics::Metrics,
     oes::{OesClient, ReadError},
-    pipeline::budget::Budget,
+    pipeline::{budget::Budget, read::Purpose},
 };
 
 /// Times that a read is tried.
@@ -39,6 +40,7 @@ pub struct Asker {
     oes: Arc<OesClient>,
     budget: Arc<Budget>,
     pause: Duration,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Asker {
@@ -47,13 +49,19 @@ impl Asker {
     pub fn sharing(oes: Arc<OesClient>, budget: Arc<Budget>, config: &OesConfig) -> Self {
         let window = Duration::from_secs(config.rate_window_s);
         let pause = window.saturating_mul(SHARE).div_f64(f64::from(config.rate_limit.max(1)));
-        Self { oes, budget, pause }
+        Self { oes, budget, pause, metrics: None }
     }
 
     /// Asks within a budget that nobody else uses.
     #[must_use]
     pub fn alone(oes: Arc<OesClient>, budget: Arc<Budget>) -> Self {
-        Self { oes, budget, pause: Duration::ZERO }
+        Self { oes, budget, pause: Duration::ZERO, metrics: None }
+    }
+
+    /// The same, counted.
+    #[must_use]
+    pub fn counted_by(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     async fn ask<T, F>(&self, request: impl Fn() -> F) -> Result<T, ReadError>
@@ -68,6 +76,9 @@ impl Asker {
                 return Err(ReadError::TokenRefused(REFUSED));
             }
             self.budget.wait_for_read().await;
+            if let Some(metrics) = &self.metrics {
+                metrics.read(Purpose::Compare);
+            }
             let answer = request().await;
             tries = tries.saturating_add(1);
             match &answer {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{CompareError, Desk, sweep::Swept};
 use crate::{
     domain::{
+        decimals::Scales,
         difference::{
             BalanceLine, BookFunds, ComparedJob, Finding, FindingKind, ShownJob, compare_balance,
             compare_job,
@@ -148,6 +149,7 @@ impl Desk {
 
     async fn compare_jobs(&self, jobs: &[ComparedJob]) -> Result<Vec<Finding>, CompareError> {
         let mut findings = Vec::new();
+        let scales = self.scales().await?;
         for chunk in jobs.chunks(RECORDS_MAX) {
             let ids: Vec<RecordId> = chunk.iter().map(|job| job.record_id).collect();
             let listed = self.asker.records(&ids).await?.into_iter();
@@ -166,10 +168,10 @@ impl Desk {
                     // A list may leave out what exists, so an absence is asked for by name.
                     None => self.asker.record(job.record_id).await?,
                 };
-                let mut found = compare_job(job, &first);
+                let mut found = compare_job(job, &first, &scales);
                 let mut looks = 1;
                 while looks < LOOKS_MAX && found.iter().any(|it| it.kind.is_difference()) {
-                    found = self.look_again(job.record_id).await?;
+                    found = self.look_again(job.record_id, &scales).await?;
                     looks = looks.saturating_add(1);
                 }
                 findings.extend(found);
@@ -179,20 +181,25 @@ impl Desk {
     }
 
     /// The job first: what has moved when the record is read is then behind OES, as it may be.
-    async fn look_again(&self, record: RecordId) -> Result<Vec<Finding>, CompareError> {
+    async fn look_again(
+        &self,
+        record: RecordId,
+        scales: &Scales,
+    ) -> Result<Vec<Finding>, CompareError> {
         let jobs = self.readers.jobs_about(&[record]).await?;
         let shown = self.asker.record(record).await?;
-        Ok(jobs.values().flat_map(|job| compare_job(job, &shown)).collect())
+        Ok(jobs.values().flat_map(|job| compare_job(job, &shown, scales)).collect())
     }
 
     /// What every connection has on both sides, and what OES shows that cannot be read.
     async fn compare_balances(&self) -> Result<(Vec<BalanceLine>, Vec<Finding>), CompareError> {
+        let scales = self.scales().await?;
         let mut looks = 1;
         loop {
             let before = self.book_funds().await?;
             let shown = self.asker.balances().await?;
             let after = self.book_funds().await?;
-            let (lines, unreadable) = compare_funds(&before, &shown, &after);
+            let (lines, unreadable) = compare_funds(&before, &shown, &after, &scales);
             let has_moved = |line: &BalanceLine| {
                 let key = (line.connection_id, line.currency.clone());
                 before.get(&key) != after.get(&key)
@@ -225,6 +232,7 @@ fn compare_funds(
     before: &BTreeMap<BalanceKey, BookFunds>,
     shown: &[Listed<ShownBalances>],
     after: &BTreeMap<BalanceKey, BookFunds>,
+    scales: &Scales,
 ) -> (Vec<BalanceLine>, Vec<Finding>) {
     let mut unreadable = Vec::new();
     let mut at_oes = BTreeMap::new();
@@ -258,7 +266,7 @@ fn compare_funds(
                 tell(connection_id, Some(name), oes, "not a currency's name".to_owned());
                 continue;
             };
-            match funds.in_base_units() {
+            match funds.read(&currency, scales.of(&currency)) {
                 Ok(funds) => {
                     at_oes.insert((connection_id, currency), funds);
                 }

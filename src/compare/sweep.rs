@@ -13,8 +13,10 @@ use crate::{
     domain::{
         adopt::{ADOPTED_QUEUE, NotAdoptable, adopt},
         amount::Total,
+        decimals::Scales,
         difference::{Finding, FindingKind, ShownJob},
         ids::{ConnectionId, RecordId},
+        message::RefusalCode,
         shown::{Listed, ShownRecord},
         sync::BookConnection,
         time::TimestampMs,
@@ -65,6 +67,7 @@ impl Desk {
             findings: Vec::new(),
         };
         let mut at_risk: BTreeMap<String, Total> = BTreeMap::new();
+        let scales = self.scales().await?;
         for chunk in old.chunks(LOOKED_FOR_MAX) {
             let ids: Vec<RecordId> = chunk.iter().map(|listed| listed.id.into()).collect();
             let known: BTreeSet<RecordId> =
@@ -77,18 +80,19 @@ impl Desk {
             for listed in chunk.iter().filter(|listed| !known.contains(&listed.id.into())) {
                 let id = RecordId::from(listed.id);
                 let finding = match quarantined.get(&id) {
-                    Some(message) => {
+                    // What was refused because the record is another says nothing about the record.
+                    Some(message) if message.code != RefusalCode::NotAsAtOes.as_str() => {
                         let note = format!(
                             "a message that names it is in quarantine as number {}: {}",
                             message.seq, message.code
                         );
                         finding(listed, FindingKind::Quarantined, note)
                     }
-                    None => self.without_job(listed, &book, take_in).await?,
+                    Some(_) | None => self.without_job(listed, (&book, &scales), take_in).await?,
                 };
                 if finding.kind == FindingKind::WithoutJob {
                     swept.without_job = swept.without_job.saturating_add(1);
-                    add(&mut at_risk, listed);
+                    add(&mut at_risk, listed, &scales);
                 }
                 swept.findings.push(finding);
             }
@@ -102,7 +106,7 @@ impl Desk {
     async fn without_job(
         &self,
         listed: &Listed<ShownRecord>,
-        book: &[BookConnection],
+        (book, scales): (&[BookConnection], &Scales),
         take_in: bool,
     ) -> Result<Finding, CompareError> {
         let mut found = finding(listed, FindingKind::WithoutJob, String::new());
@@ -111,9 +115,9 @@ impl Desk {
             return Ok(found);
         };
         let connection = connection_of(book, shown.record.connection_id);
-        found.note = match adopt(shown, connection) {
+        found.note = match adopt(shown, connection, scales) {
             Ok(_) if !take_in => "can be taken in with --adopt".to_owned(),
-            Ok(_) => match self.take_in(shown, book).await? {
+            Ok(_) => match self.take_in(shown, (book, scales)).await? {
                 Ok(()) => {
                     found.kind = FindingKind::Adopted;
                     "taken in".to_owned()
@@ -130,11 +134,13 @@ impl Desk {
     async fn take_in(
         &self,
         shown: &ShownRecord,
-        book: &[BookConnection],
+        (book, scales): (&[BookConnection], &Scales),
     ) -> Result<Result<(), String>, CompareError> {
         let id = shown.record.id;
         let adoption = match self.asker.record(id).await? {
-            ShownJob::Found(now) => adopt(&now, connection_of(book, now.record.connection_id)),
+            ShownJob::Found(now) => {
+                adopt(&now, connection_of(book, now.record.connection_id), scales)
+            }
             ShownJob::Absent => Err(NotAdoptable::NotReserved),
             ShownJob::Unreadable(reason) => Err(NotAdoptable::Unusable(reason)),
         };
@@ -155,6 +161,8 @@ impl Desk {
             Recording::Recorded(Recorded::Contradicts(job)) => {
                 Err(format!("job {job} came meanwhile, and says otherwise"))
             }
+            // What comes from OES's own record is not asked for that.
+            Recording::Recorded(Recorded::RefusedBefore) => Err("it was refused before".to_owned()),
             Recording::Refused(reason) => Err(reason),
         })
     }
@@ -198,9 +206,9 @@ fn finding(listed: &Listed<ShownRecord>, kind: FindingKind, note: String) -> Fin
     }
 }
 
-fn add(at_risk: &mut BTreeMap<String, Total>, listed: &Listed<ShownRecord>) {
+fn add(at_risk: &mut BTreeMap<String, Total>, listed: &Listed<ShownRecord>, scales: &Scales) {
     let Ok(amount) =
-        listed.item.as_ref().map_err(Clone::clone).and_then(|shown| shown.amount.in_base_units())
+        listed.item.as_ref().map_err(Clone::clone).and_then(|shown| shown.amount.read_by(scales))
     else {
         return;
     };

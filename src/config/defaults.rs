@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HealthConfig, HttpConfig,
-    LogConfig, LogFormat, OesConfig, RetryConfig, ShutdownConfig, StoreConfig, WriterConfig,
+    AmountForm, ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HealthConfig,
+    HttpConfig, LogConfig, LogFormat, OesConfig, RetryConfig, ShutdownConfig, StoreConfig,
+    WriterConfig,
 };
 
 impl Default for StoreConfig {
@@ -40,6 +41,7 @@ impl Default for OesConfig {
             enterprise_id: None,
             access_token_file: None,
             auth: AuthStyle::Bearer,
+            amounts: AmountForm::BaseUnits,
             allow_plain_http: false,
             connect_timeout_ms: 5_000,
             request_timeout_ms: 30_000,
@@ -54,7 +56,7 @@ impl Default for OesConfig {
 
 impl Default for DecideConfig {
     fn default() -> Self {
-        Self { unknown_connection_grace_s: 60 }
+        Self { unknown_connection_grace_s: 60, verify_with_oes: true }
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     book::Connection,
+    decimals::Scales,
     job::{JobTerms, JobType},
     message::parse_job,
     record::RecordStatus,
@@ -45,13 +46,15 @@ pub struct Adoption {
     pub raw: String,
 }
 
-/// Makes the job of a record, `connection` being what the book has for its connection.
+/// Makes the job of a record, `connection` being what the book has for its connection, and `scales` how
+/// OES's amounts are read.
 ///
 /// # Errors
 /// [`NotAdoptable`].
 pub fn adopt(
     shown: &ShownRecord,
     connection: Option<&Connection>,
+    scales: &Scales,
 ) -> Result<Adoption, NotAdoptable> {
     let record = &shown.record;
     if record.status != RecordStatus::Reserved {
@@ -62,7 +65,7 @@ pub fn adopt(
         .ok_or(NotAdoptable::UnknownConnection)?;
     let partners_record_id =
         shown.partner_external_id.as_deref().ok_or(NotAdoptable::NoPartnersId)?;
-    let amount = shown.amount.in_base_units().map_err(NotAdoptable::Unusable)?;
+    let amount = shown.amount.read_by(scales).map_err(NotAdoptable::Unusable)?;
     let (id_name, partners_id_name) = match record.job_type {
         JobType::Allocation => ("allocationId", "partnersAllocationId"),
         JobType::Deallocation => ("deallocationId", "partnersDeallocationId"),
@@ -121,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_adopted_job_is_the_job_of_the_message_that_never_came() {
-        let adoption = adopt(&shown(), Some(&connection())).unwrap();
+        let adoption = adopt(&shown(), Some(&connection()), &Scales::default()).unwrap();
         let genuine = parse_job(MESSAGE.as_bytes()).unwrap();
         assert_eq!(adoption.terms, genuine);
         assert_eq!(adoption.terms.content_hash(), genuine.content_hash());
@@ -132,21 +135,30 @@ mod tests {
     #[test]
     fn without_every_field_there_is_no_job() {
         let connection = connection();
-        assert_eq!(adopt(&shown(), None), Err(NotAdoptable::UnknownConnection));
+        assert_eq!(adopt(&shown(), None, &Scales::default()), Err(NotAdoptable::UnknownConnection));
         let unnamed = ShownRecord { partner_external_id: None, ..shown() };
-        assert_eq!(adopt(&unnamed, Some(&connection)), Err(NotAdoptable::NoPartnersId));
+        assert_eq!(
+            adopt(&unnamed, Some(&connection), &Scales::default()),
+            Err(NotAdoptable::NoPartnersId)
+        );
         for (quantity, name) in [("0.0015", "dealloc-001"), ("0", "dealloc-001"), ("1", "")] {
             let mut odd = shown();
             odd.amount.quantity = quantity.to_owned();
             odd.partner_external_id = Some(name.to_owned());
-            let refused = adopt(&odd, Some(&connection));
+            let refused = adopt(&odd, Some(&connection), &Scales::default());
             assert!(matches!(refused, Err(NotAdoptable::Unusable(_))), "{refused:?}");
         }
         let mut ended = shown();
         ended.record.status = RecordStatus::Cleared;
-        assert_eq!(adopt(&ended, Some(&connection)), Err(NotAdoptable::NotReserved));
+        assert_eq!(
+            adopt(&ended, Some(&connection), &Scales::default()),
+            Err(NotAdoptable::NotReserved)
+        );
         let mut elsewhere = connection;
         elsewhere.connection_id = uuid::Uuid::nil().into();
-        assert_eq!(adopt(&shown(), Some(&elsewhere)), Err(NotAdoptable::UnknownConnection));
+        assert_eq!(
+            adopt(&shown(), Some(&elsewhere), &Scales::default()),
+            Err(NotAdoptable::UnknownConnection)
+        );
     }
 }

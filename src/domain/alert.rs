@@ -56,6 +56,8 @@ pub enum AlertKind {
     PublisherBlocked,
     /// The broker has given up messages of the jobs queue by itself.
     DroppedByBroker,
+    /// A job's message is not what OES's record says.
+    ForgedJob,
     /// Messages were refused.
     Quarantine,
     /// Outcomes or dead letters have waited for too long to be published.
@@ -86,7 +88,7 @@ pub enum AlertKind {
 
 impl AlertKind {
     /// All of them, the most urgent first.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ReleasedUnconfirmed,
         Self::Conflict,
         Self::SenderStopped,
@@ -97,6 +99,7 @@ impl AlertKind {
         Self::OldestJob,
         Self::RecordsWithoutJob,
         Self::ReconcileDifferences,
+        Self::ForgedJob,
         Self::DroppedByBroker,
         Self::Shortfall,
         Self::Parked,
@@ -128,6 +131,7 @@ impl AlertKind {
             Self::BrokerDisconnected => "SettledBrokerDisconnected",
             Self::PublisherBlocked => "SettledPublisherBlocked",
             Self::DroppedByBroker => "SettledDroppedByBroker",
+            Self::ForgedJob => "SettledForgedJob",
             Self::Quarantine => "SettledQuarantine",
             Self::OutcomesUnpublished => "SettledOutcomesUnpublished",
             Self::RecordsWithoutJob => "SettledRecordsWithoutJob",
@@ -161,6 +165,7 @@ impl AlertKind {
             | Self::BrokerDisconnected
             | Self::PublisherBlocked
             | Self::DroppedByBroker
+            | Self::ForgedJob
             | Self::RecordsWithoutJob
             | Self::ReconcileDifferences
             | Self::Shortfall
@@ -204,6 +209,7 @@ impl AlertKind {
             | Self::ApprovalAbandoned
             | Self::OldestJob
             | Self::DroppedByBroker
+            | Self::ForgedJob
             | Self::Quarantine
             | Self::OutcomesUnpublished
             | Self::ReconcileDifferences

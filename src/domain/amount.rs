@@ -15,7 +15,7 @@ use super::ids::{CurrencyCode, FromStrVisitor};
 type U320 = Uint<320, 5>;
 
 /// Most decimal digits that a 256-bit number has.
-const QUANTITY_DIGITS_MAX: usize = 78;
+pub(super) const QUANTITY_DIGITS_MAX: usize = 78;
 /// Most decimal digits that a 320-bit number has.
 const TOTAL_DIGITS_MAX: usize = 97;
 

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     amount::{Delta, Quantity},
+    decimals::Decimals,
     ids::{
         BookEventId, ClientId, ConnectionId, CurrencyCode, PartnersClientId, PartnersConnectionId,
     },
@@ -47,6 +48,9 @@ pub struct Currency {
     pub quantity_min: Quantity,
     /// Largest quantity that is cleared, base units.
     pub quantity_max: Quantity,
+    /// How many digits stand after the point where amounts are shown as decimals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decimals: Option<Decimals>,
     /// Most that all connections together may be exposed to, base units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exposure_max_total: Option<Quantity>,
@@ -194,6 +198,7 @@ enveloped!(EnvelopedCurrency {
     enabled: bool,
     quantity_min: Quantity,
     quantity_max: Quantity,
+    decimals: Option<Decimals>,
     exposure_max_total: Option<Quantity>,
     exposure_max_per_connection: Option<Quantity>,
     daily_allocation_max_per_connection: Option<Quantity>,
@@ -259,6 +264,7 @@ impl BookEvent {
                     enabled: fields.enabled,
                     quantity_min: fields.quantity_min,
                     quantity_max: fields.quantity_max,
+                    decimals: fields.decimals,
                     exposure_max_total: fields.exposure_max_total,
                     caps,
                 };
@@ -372,7 +378,7 @@ mod tests {
         let with_id = |fact: &str| fact.replace(r#"{"type""#, r#"{"eventId":"x","type""#);
         let event = BookEvent::parse(&with_id(plain)).unwrap();
         assert_eq!(event.canonical_body().unwrap(), plain);
-        let all = r#"{"type":"currency.configured","currency":"BTC","enabled":true,"quantityMin":"1","quantityMax":"5","exposureMaxTotal":"90","exposureMaxPerConnection":"50","dailyAllocationMaxPerConnection":"9","dailyDeallocationMaxPerConnection":"8","approvalAbove":"4"}"#;
+        let all = r#"{"type":"currency.configured","currency":"BTC","enabled":true,"quantityMin":"1","quantityMax":"5","decimals":8,"exposureMaxTotal":"90","exposureMaxPerConnection":"50","dailyAllocationMaxPerConnection":"9","dailyDeallocationMaxPerConnection":"8","approvalAbove":"4"}"#;
         let event = BookEvent::parse(&with_id(all)).unwrap();
         assert_eq!(event.canonical_body().unwrap(), all);
         let crossed = with_id(all).replace("\"90\"", "\"49\"");
@@ -382,6 +388,9 @@ mod tests {
         assert_eq!(event.canonical_body().unwrap(), of_one);
         for misspelt in [
             with_id(all).replace("exposureMaxTotal", "exposureMax"),
+            with_id(all).replace("\"decimals\":8", "\"decimals\":78"),
+            with_id(all).replace("\"decimals\":8", "\"decimals\":\"8\""),
+            with_id(all).replace("\"decimals\":8", "\"decimals\":-1"),
             with_id(of_one).replace("approvalAbove", "approval_above"),
             with_id(of_one).replace("approvalAbove", "exposureMaxTotal"),
             with_id(of_one).replace("\"4\"", "4"),

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::verification::Ended;
+
 /// What happens to the record at OES; both are terminal there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -58,11 +60,13 @@ pub enum RejectCode {
     InsufficientAvailable,
     /// It needed an operator's approval, and an operator refused it.
     OperatorRefused,
+    /// OES had released it before it was decided here.
+    ReleasedAtOes,
 }
 
 impl RejectCode {
     /// All codes, for metrics and tests.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ConnectionUnknown,
         Self::ConnectionInactive,
         Self::CurrencyNotEnabled,
@@ -73,6 +77,7 @@ impl RejectCode {
         Self::DailyLimit,
         Self::InsufficientAvailable,
         Self::OperatorRefused,
+        Self::ReleasedAtOes,
     ];
 
     /// One word for rows and metrics.
@@ -89,6 +94,7 @@ impl RejectCode {
             Self::DailyLimit => "daily_limit",
             Self::InsufficientAvailable => "insufficient_available",
             Self::OperatorRefused => "operator_refused",
+            Self::ReleasedAtOes => "released_at_oes",
         }
     }
 
@@ -108,6 +114,7 @@ impl RejectCode {
             Self::DailyLimit => "The quantity is above what is left of the connection's day.",
             Self::InsufficientAvailable => "The available balance does not cover the quantity.",
             Self::OperatorRefused => "The exchange has declined the request.",
+            Self::ReleasedAtOes => "The request was released at BitGo.",
         }
     }
 }
@@ -139,6 +146,19 @@ impl Decision {
         Self::Released {
             code: code.as_str().to_owned(),
             reject_reason: code.reject_reason().to_owned(),
+        }
+    }
+
+    /// What OES has decided already, with its reason.
+    #[must_use]
+    pub fn of_oes(ended: &Ended) -> Self {
+        match ended.outcome {
+            Outcome::Cleared => Self::Cleared,
+            Outcome::Released => {
+                let code = RejectCode::ReleasedAtOes;
+                let reason = ended.reason.as_deref().unwrap_or(code.reject_reason());
+                Self::Released { code: code.as_str().to_owned(), reject_reason: reason.to_owned() }
+            }
         }
     }
 
@@ -182,4 +202,6 @@ pub enum DecidedBy {
         /// What they said about it.
         reason: String,
     },
+    /// OES, which had ended the record before.
+    Oes,
 }

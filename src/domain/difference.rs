@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     amount::{Amount, AmountError, Balance, Total},
+    decimals::Scales,
     decision::Outcome,
     ids::{ConnectionId, CurrencyCode, RecordId},
     job::JobType,
-    shown::{ShownAmount, ShownRecord},
+    shown::ShownRecord,
     state::State,
 };
 
@@ -159,19 +160,10 @@ pub enum ShownJob {
     Unreadable(String),
 }
 
-/// Whether an amount that OES shows is the one here. OES shows base units, unless a partner is
-/// configured otherwise; this is the one place that would have to know.
-///
-/// # Errors
-/// Why that cannot be said.
-pub fn is_same_amount(here: &Amount, shown: &ShownAmount) -> Result<bool, String> {
-    shown.in_base_units().map(|amount| amount == *here)
-}
-
 /// Everything in which a record differs from its job; nothing if they agree, or if what was sent is
 /// applied and only its confirmation is on its way.
 #[must_use]
-pub fn compare_job(job: &ComparedJob, shown: &ShownJob) -> Vec<Finding> {
+pub fn compare_job(job: &ComparedJob, shown: &ShownJob, scales: &Scales) -> Vec<Finding> {
     let finding = |kind, here: String, oes: String, note: &str| Finding {
         kind,
         record_id: Some(job.record_id),
@@ -203,9 +195,9 @@ pub fn compare_job(job: &ComparedJob, shown: &ShownJob) -> Vec<Finding> {
         findings.push(finding(FindingKind::Connection, here, oes, ""));
     }
     let shown_amount = format!("{} {}", amount.quantity, amount.currency);
-    match is_same_amount(&job.amount, amount) {
-        Ok(true) => {}
-        Ok(false) => {
+    match amount.read_by(scales) {
+        Ok(amount) if amount == job.amount => {}
+        Ok(_) => {
             let here = job.amount.to_string();
             findings.push(finding(FindingKind::Amount, here, shown_amount, ""));
         }
@@ -249,7 +241,8 @@ fn waits_for_an_operator(state: State) -> Option<(FindingKind, &'static str)> {
         | State::Unknown(_)
         | State::AwaitingApproval
         | State::Confirmed
-        | State::Overruled => None,
+        | State::Overruled
+        | State::Refused => None,
     }
 }
 

@@ -121,8 +121,7 @@ impl Evidence {
             return Err("it has two decisions".to_owned());
         }
         let decided = decisions.first().map(|row| outcome(row, "outcome")).transpose()?;
-        let ended =
-            of(Kind::Endings).first().map(|row| outcome(row, "final_outcome")).transpose()?;
+        let ended = of(Kind::Endings).first().map(ending).transpose()?.flatten();
         let signatures = of(Kind::Attempts)
             .iter()
             .map(|attempt| {
@@ -224,6 +223,14 @@ impl SealEvidence {
 
 fn text<'a>(row: &'a Row, column: &str) -> Result<&'a str, String> {
     row.get(column).and_then(Value::as_str).ok_or_else(|| format!("a row has no {column}"))
+}
+
+/// How OES ended the record; a job that was refused ended without that.
+fn ending(row: &Row) -> Result<Option<Outcome>, String> {
+    match row.get("final_outcome") {
+        Some(Value::Null) if text(row, "state")? == "refused" => Ok(None),
+        Some(_) | None => outcome(row, "final_outcome").map(Some),
+    }
 }
 
 fn outcome(row: &Row, column: &str) -> Result<Outcome, String> {

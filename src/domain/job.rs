@@ -176,8 +176,11 @@ pub struct Job {
     pub absences: u32,
     /// Since when the bounds of retrying count: the first attempt, or an operator's word.
     pub tried_since: Option<TimestampMs>,
-    /// When OES's record was seen to be younger than the last restore; asked for only after one.
+    /// When OES's record was last seen to be what the message says, and younger than the last restore,
+    /// as far as these are asked for.
     pub verified_at: Option<TimestampMs>,
+    /// The `pendingApprovalId` that the record had then.
+    pub approval_before: Option<String>,
 }
 
 impl Job {
@@ -201,6 +204,7 @@ impl Job {
             absences: 0,
             tried_since: None,
             verified_at: None,
+            approval_before: None,
         }
     }
 

@@ -35,18 +35,21 @@ pub enum RefusalCode {
     BadField,
     /// The record is known with other content; the first message keeps the id.
     ContentDiffers,
+    /// OES's record is not what the message says.
+    NotAsAtOes,
     /// The database refused to hold it.
     NotStorable,
 }
 
 impl RefusalCode {
     /// All codes, for metrics and tests.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::TooLarge,
         Self::NotUtf8,
         Self::NotJson,
         Self::BadField,
         Self::ContentDiffers,
+        Self::NotAsAtOes,
         Self::NotStorable,
     ];
 
@@ -59,6 +62,7 @@ impl RefusalCode {
             Self::NotJson => "not_json",
             Self::BadField => "bad_field",
             Self::ContentDiffers => "content_differs",
+            Self::NotAsAtOes => "not_as_at_oes",
             Self::NotStorable => "not_storable",
         }
     }

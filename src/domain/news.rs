@@ -47,6 +47,18 @@ pub enum News {
         /// What failed, where something did.
         why: Option<String>,
     },
+    /// OES's record is not what a message says: forged, or altered on its way.
+    Refused {
+        /// Which record it names.
+        record: RecordId,
+        /// In what it differs, for a reader.
+        what: String,
+    },
+    /// A message that was put away, because a refused one had its record's id, is a job now.
+    Reconsidered {
+        /// Its record.
+        record: RecordId,
+    },
     /// OES contradicts us about a record.
     Frozen {
         /// Which.

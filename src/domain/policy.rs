@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     amount::Balance,
     book::{Connection, Currency},
-    decision::{Decision, RejectCode},
+    decision::{Decision, Outcome, RejectCode},
     job::{JobTerms, JobType},
     limits::ConnectionCaps,
     state::ParkReason,
     time::Day,
+    verification::Ended,
 };
 
 /// Version of these rules; stored with each decision.
@@ -53,6 +54,9 @@ pub struct BookView {
     /// What an operator has said, where one was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operator: Option<OperatorWord>,
+    /// How OES has ended the record, where it had before the decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
 }
 
 /// What a decision saw, as stored beside it. [`BookView`] reads it back.
@@ -87,14 +91,20 @@ pub enum Ruling {
 #[must_use]
 pub fn rule(terms: &JobTerms, view: &BookView) -> Ruling {
     let Some(connection) = &view.connection else {
-        return if view.connection_grace_over {
-            released(RejectCode::ConnectionUnknown)
-        } else {
+        return if !view.connection_grace_over {
             Ruling::WaitForConnection
+        } else if view.ended.is_some() {
+            // Whose it is, nothing but the message says.
+            Ruling::Park(ParkReason::EndedAtOes)
+        } else {
+            released(RejectCode::ConnectionUnknown)
         };
     };
     if !identities_agree(terms, connection) {
         return Ruling::Park(ParkReason::IdentityMismatch);
+    }
+    if let Some(ended) = &view.ended {
+        return follow(terms, view, ended);
     }
     if view.operator == Some(OperatorWord::Refused) {
         return released(RejectCode::OperatorRefused);
@@ -115,6 +125,16 @@ pub fn rule(terms: &JobTerms, view: &BookView) -> Ruling {
         return Ruling::Park(ParkReason::NeedsApproval);
     }
     Ruling::Decide(Decision::Cleared)
+}
+
+/// What OES has ended is followed, whatever the limits say; but the book gives nothing that is not there.
+fn follow(terms: &JobTerms, view: &BookView, ended: &Ended) -> Ruling {
+    let takes_away = terms.job_type == JobType::Deallocation && ended.outcome == Outcome::Cleared;
+    if takes_away && !view.available.covers(terms.amount.quantity()) {
+        Ruling::Park(ParkReason::EndedAtOes)
+    } else {
+        Ruling::Decide(Decision::of_oes(ended))
+    }
 }
 
 /// The first limit that a record would go beyond.
@@ -169,10 +189,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{
-        amount::{Amount, Quantity, Total},
-        decision::Outcome,
-    };
+    use crate::domain::amount::{Amount, Quantity, Total};
 
     fn terms(job_type: JobType, quantity: u64) -> JobTerms {
         JobTerms {
@@ -203,6 +220,7 @@ mod tests {
                 enabled: true,
                 quantity_min: Quantity::from(10),
                 quantity_max: Quantity::from(100),
+                decimals: None,
                 exposure_max_total: None,
                 caps: ConnectionCaps::default(),
             }),
@@ -214,6 +232,7 @@ mod tests {
             cleared_that_day: Balance::ZERO,
             connection_grace_over: false,
             operator: None,
+            ended: None,
         }
     }
 
@@ -337,6 +356,44 @@ mod tests {
             other.partners_client_id = "client-002".parse().unwrap();
             assert_eq!(rule(&other, &view), Ruling::Park(ParkReason::IdentityMismatch));
         }
+    }
+
+    #[test]
+    fn what_oes_has_ended_is_followed_where_the_book_covers_it() {
+        let ended = |outcome, reason: Option<&str>| {
+            Some(Ended { outcome, reason: reason.map(str::to_owned) })
+        };
+        for job_type in JobType::ALL {
+            // Beyond its limits, inactive, above the threshold: OES has ended it all the same.
+            let job = terms(job_type, 500);
+            let mut view = limited(|view, currency| {
+                currency.caps.approval_above = cap(1);
+                view.connection.as_mut().unwrap().active = false;
+            });
+            view.ended = ended(Outcome::Cleared, None);
+            assert_eq!(rule(&job, &view), Ruling::Decide(Decision::Cleared), "{job_type}");
+            view.ended = ended(Outcome::Released, Some("expired"));
+            let Ruling::Decide(decision) = rule(&job, &view) else { panic!("not decided") };
+            assert_eq!(decision.outcome(), Outcome::Released);
+            assert_eq!(decision.reject_reason(), Some("expired"));
+            assert_eq!(decision.reject_code(), Some("released_at_oes"));
+            let mut other = job.clone();
+            other.partners_client_id = "client-002".parse().unwrap();
+            assert_eq!(rule(&other, &view), Ruling::Park(ParkReason::IdentityMismatch));
+            view.connection = None;
+            assert_eq!(rule(&job, &view), Ruling::WaitForConnection);
+            view.connection_grace_over = true;
+            assert_eq!(rule(&job, &view), Ruling::Park(ParkReason::EndedAtOes));
+        }
+        let mut short = view(499);
+        short.ended = ended(Outcome::Cleared, None);
+        let park = Ruling::Park(ParkReason::EndedAtOes);
+        assert_eq!(rule(&terms(JobType::Deallocation, 500), &short), park);
+        let goes_on = rule(&terms(JobType::Allocation, 500), &short);
+        assert_eq!(goes_on, Ruling::Decide(Decision::Cleared));
+        short.ended = ended(Outcome::Released, None);
+        let released = rule(&terms(JobType::Deallocation, 500), &short);
+        assert!(matches!(released, Ruling::Decide(Decision::Released { .. })));
     }
 
     proptest! {

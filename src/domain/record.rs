@@ -4,14 +4,15 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::{
     decision::Outcome,
     ids::{ConnectionId, RecordId},
-    job::{JobTerms, JobType},
+    job::{Job, JobTerms, JobType},
     schedule::{RetryLimits, Tries},
+    shown::ShownAmount,
     state::{ConflictKind, Doubt, Event, ParkReason, State},
     time::TimestampMs,
 };
@@ -60,8 +61,8 @@ pub enum PolicyResult {
     Rejected,
 }
 
-/// The fields of a record that matter here. The amount is not among them: reads give it in base
-/// units or in decimals, as the partner is configured, and the id already names the record.
+/// The fields of a record that matter here. Its amount is compared before the record is decided
+/// ([`super::verification`]); after that its id names it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OesRecord {
@@ -76,6 +77,12 @@ pub struct OesRecord {
     /// The connection it belongs to.
     #[serde(deserialize_with = "any_spelling")]
     pub connection_id: ConnectionId,
+    /// How much of what, as far as that can be read.
+    #[serde(default, deserialize_with = "readable")]
+    pub amount: Option<ShownAmount>,
+    /// Why it is not cleared, where OES says so.
+    #[serde(default, deserialize_with = "readable")]
+    pub reason: Option<String>,
     /// When OES made it, as far as that can be read.
     #[serde(default, deserialize_with = "readable_time")]
     pub created_at: Option<TimestampMs>,
@@ -85,6 +92,14 @@ pub struct OesRecord {
     /// The policy's answer, once there is one.
     #[serde(default, deserialize_with = "known_result")]
     pub policy_result: Option<PolicyResult>,
+}
+
+/// What cannot be read must not hide the record's status.
+fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(T::deserialize(value).ok())
 }
 
 /// A time that cannot be read must not hide the record's status.
@@ -117,6 +132,8 @@ pub enum Reading {
     Found(OesRecord),
     /// OES answered that it has no such record.
     Absent,
+    /// OES shows something under this id that cannot be read; and why.
+    Unreadable(String),
 }
 
 impl Reading {
@@ -126,6 +143,7 @@ impl Reading {
         match self {
             Self::Found(record) => record.status.as_str(),
             Self::Absent => "absent",
+            Self::Unreadable(_) => "unreadable",
         }
     }
 }
@@ -148,6 +166,31 @@ pub enum Finding {
     Ends(Event, Outcome),
     /// The job stays as it is and is read again after this long.
     ReadAgain(Duration),
+    /// The approval is still pending: it is read again after this long, and this read does not count.
+    StillPending(Duration),
+}
+
+/// Which approval was pending at OES before our first send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApprovalBefore<'a> {
+    /// The record was not read then, so nothing can be said.
+    NotRead,
+    /// None.
+    None,
+    /// The one with this id.
+    Pending(&'a str),
+}
+
+impl<'a> ApprovalBefore<'a> {
+    /// What a job's row tells of it.
+    #[must_use]
+    pub fn of(job: &'a Job) -> Self {
+        match (job.verified_at, job.approval_before.as_deref()) {
+            (None, _) => Self::NotRead,
+            (Some(_), None) => Self::None,
+            (Some(_), Some(id)) => Self::Pending(id),
+        }
+    }
 }
 
 /// A job that is being read back.
@@ -161,6 +204,8 @@ pub struct Inquiry<'a> {
     pub decided: Outcome,
     /// Attempts, reads and age so far.
     pub tries: Tries,
+    /// What was pending when the record was read before the decision.
+    pub approval_before: ApprovalBefore<'a>,
     /// Whether a 403 to this record's update is about the token and not about the record.
     pub token_suspected: bool,
 }
@@ -177,6 +222,7 @@ pub fn judge(inquiry: &Inquiry<'_>, reading: &Reading, limits: &RetryLimits) -> 
             None => judge_reserved(inquiry, record, limits),
         },
         Reading::Absent => judge_absent(inquiry, limits),
+        Reading::Unreadable(_) => stay(inquiry, limits),
     }
 }
 
@@ -209,12 +255,23 @@ fn judge_reserved(inquiry: &Inquiry<'_>, record: &OesRecord, limits: &RetryLimit
         {
             Finding::Moves(Event::Park(ParkReason::PolicyRejected))
         }
-        // Whether our update asked for this approval cannot be told without a read before the
-        // first send, and sending again could answer for an approver.
+        // What was not asked for before our first send, our update has asked for.
+        State::Unknown(_) if approval_pending && is_new(record, inquiry.approval_before) => {
+            Finding::Moves(Event::AwaitApproval)
+        }
+        // Whether our update asked for this approval cannot be told, and sending again could answer
+        // for an approver.
         State::Unknown(_) if approval_pending => {
             Finding::Moves(Event::Park(ParkReason::ApprovalUnclear))
         }
         State::Unknown(doubt) => judge_untouched(inquiry, doubt, limits),
+        State::AwaitingApproval if approval_pending => {
+            Finding::StillPending(limits.next_read(inquiry.state, inquiry.tries.reads))
+        }
+        // Whoever was asked has answered, and the record has not ended by it.
+        State::AwaitingApproval if inquiry.tries.reads >= limits.absent_reads_max => {
+            Finding::Moves(Event::Park(ParkReason::ApprovalUnclear))
+        }
         State::AwaitingApproval
         | State::Parked(_)
         | State::Conflict(_)
@@ -222,7 +279,18 @@ fn judge_reserved(inquiry: &Inquiry<'_>, record: &OesRecord, limits: &RetryLimit
         | State::Decided
         | State::Sending
         | State::Confirmed
-        | State::Overruled => stay(inquiry, limits),
+        | State::Overruled
+        | State::Refused => stay(inquiry, limits),
+    }
+}
+
+/// Whether the approval that is pending was not there when the record was read before the decision.
+fn is_new(record: &OesRecord, before: ApprovalBefore<'_>) -> bool {
+    let now = record.pending_approval_id.as_deref();
+    match before {
+        ApprovalBefore::NotRead => false,
+        ApprovalBefore::None => now.is_some(),
+        ApprovalBefore::Pending(id) => now.is_some_and(|now| now != id),
     }
 }
 
@@ -274,7 +342,8 @@ fn judge_absent(inquiry: &Inquiry<'_>, limits: &RetryLimits) -> Finding {
         | State::Decided
         | State::Sending
         | State::Confirmed
-        | State::Overruled => stay(inquiry, limits),
+        | State::Overruled
+        | State::Refused => stay(inquiry, limits),
     }
 }
 
@@ -289,7 +358,8 @@ fn freeze(inquiry: &Inquiry<'_>, kind: ConflictKind, limits: &RetryLimits) -> Fi
         | State::AwaitingApproval
         | State::Parked(_)
         | State::Confirmed
-        | State::Overruled => Finding::Moves(Event::Freeze(kind)),
+        | State::Overruled
+        | State::Refused => Finding::Moves(Event::Freeze(kind)),
     }
 }
 

@@ -123,7 +123,8 @@ impl RetryLimits {
             | State::Decided
             | State::Sending
             | State::Confirmed
-            | State::Overruled => self.schedule.delay(reads.saturating_add(1)),
+            | State::Overruled
+            | State::Refused => self.schedule.delay(reads.saturating_add(1)),
         }
     }
 }

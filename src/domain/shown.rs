@@ -11,7 +11,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
-    amount::{Amount, AmountError, Quantity, Total},
+    amount::{Amount, Quantity, Total},
+    decimals::{Scale, Scales, UnreadableAmount},
     ids::{ClientId, ConnectionId, CurrencyCode, PartnersClientId, PartnersConnectionId},
     record::{OesRecord, any_spelling},
 };
@@ -35,18 +36,28 @@ pub struct ShownAmount {
 }
 
 impl ShownAmount {
-    /// The amount, read as base units.
+    /// The amount as a scale reads it.
     ///
     /// # Errors
     /// What is wrong with it, for a reader.
-    pub fn in_base_units(&self) -> Result<Amount, String> {
-        let currency: CurrencyCode =
-            self.currency.parse().map_err(|error| format!("its currency is {error}"))?;
-        let quantity: Quantity = self
-            .quantity
-            .parse()
-            .map_err(|error| format!("its quantity {:?} is {error}", self.quantity))?;
+    pub fn read(&self, scale: Scale) -> Result<Amount, String> {
+        let currency = self.currency()?;
+        let quantity: Quantity = scale
+            .units(&currency, &self.quantity)
+            .map_err(|error| format!("its quantity: {error}"))?;
         Amount::positive(currency, quantity).map_err(|error| format!("its quantity is {error}"))
+    }
+
+    /// The amount, by how amounts in its currency are read.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a reader.
+    pub fn read_by(&self, scales: &Scales) -> Result<Amount, String> {
+        self.read(scales.of(&self.currency()?))
+    }
+
+    fn currency(&self) -> Result<CurrencyCode, String> {
+        self.currency.parse().map_err(|error| format!("its currency is {error}"))
     }
 }
 
@@ -113,12 +124,16 @@ pub struct ShownFunds {
 }
 
 impl ShownFunds {
-    /// Both, read as base units.
+    /// Both, as a scale reads them.
     ///
     /// # Errors
-    /// [`AmountError`].
-    pub fn in_base_units(&self) -> Result<(Total, Total), AmountError> {
-        Ok((self.available.parse()?, self.held.parse()?))
+    /// [`UnreadableAmount`].
+    pub fn read(
+        &self,
+        currency: &CurrencyCode,
+        scale: Scale,
+    ) -> Result<(Total, Total), UnreadableAmount> {
+        Ok((scale.units(currency, &self.available)?, scale.units(currency, &self.held)?))
     }
 }
 
@@ -132,6 +147,9 @@ pub struct ShownBalances {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::decimals::AmountForm;
+
+    const UNITS: Scale = Scale::new(AmountForm::BaseUnits, None);
 
     const RECORD: &str = r#"{"id":"0B4A3F3E-7d0a-4b5e-9a0e-3d1c5f2b7a10","type":"allocation",
         "amount":{"currency":"BTC","quantity":"150000"},"status":"reserved","new":[1],
@@ -141,7 +159,7 @@ mod tests {
     #[test]
     fn a_record_is_read_with_its_amount_and_fields_that_are_not_known() {
         let shown = ShownRecord::parse(RECORD).unwrap();
-        assert_eq!(shown.amount.in_base_units().unwrap().to_string(), "150000 BTC");
+        assert_eq!(shown.amount.read(UNITS).unwrap().to_string(), "150000 BTC");
         assert_eq!(shown.partner_external_id.as_deref(), Some("alloc-1"));
         for broken in [r#""amount":{"currency":"BTC"}"#, r#""amount":"150000 BTC""#] {
             let json = RECORD.replace(r#""amount":{"currency":"BTC","quantity":"150000"}"#, broken);
@@ -153,7 +171,7 @@ mod tests {
     fn only_whole_base_units_are_an_amount() {
         for quantity in ["1.5", "", "-1", "01", "0", "1e3", " 1"] {
             let shown = ShownAmount { currency: "BTC".to_owned(), quantity: quantity.to_owned() };
-            assert!(shown.in_base_units().is_err(), "{quantity:?}");
+            assert!(shown.read(UNITS).is_err(), "{quantity:?}");
         }
     }
 

@@ -8,6 +8,10 @@
 //!   parked          awaiting_approval, parked, conflict → confirmed | overruled
 //! ```
 //!
+//! Where records are read before they are decided, a received job, or one that is parked until its
+//! record can be read, has two more ways: to `refused`, because the record is not what the message
+//! says, and to `confirmed`, because OES has ended it already and the book follows.
+//!
 //! An operator may send a parked job on: back to `received` if nothing was decided, else to `unknown`,
 //! so that the record is read before anything is sent. A job that is parked because it needs approval is
 //! not sent on: an operator approves or refuses it, which decides it, or shows that it must be parked for
@@ -43,11 +47,14 @@ pub enum State {
     Confirmed,
     /// OES ended the record otherwise, and the book follows it. Terminal.
     Overruled,
+    /// OES's record is not what the message says: nothing was decided, and the record's id is free for
+    /// the message that it belongs to. Terminal.
+    Refused,
 }
 
 impl State {
     /// The names of all states, in the order of a job's life.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "received",
         "decided",
         "sending",
@@ -57,10 +64,11 @@ impl State {
         "conflict",
         "confirmed",
         "overruled",
+        "refused",
     ];
 
     /// The names of those of them that nothing can follow.
-    pub const FINAL_NAMES: [&'static str; 2] = ["confirmed", "overruled"];
+    pub const FINAL_NAMES: [&'static str; 3] = ["confirmed", "overruled", "refused"];
 
     /// The word that rows, metrics and listings use.
     #[must_use]
@@ -75,6 +83,7 @@ impl State {
             Self::Conflict(_) => "conflict",
             Self::Confirmed => "confirmed",
             Self::Overruled => "overruled",
+            Self::Refused => "refused",
         }
     }
 
@@ -90,7 +99,8 @@ impl State {
             | Self::Sending
             | Self::AwaitingApproval
             | Self::Confirmed
-            | Self::Overruled => None,
+            | Self::Overruled
+            | Self::Refused => None,
         }
     }
 
@@ -108,7 +118,7 @@ impl State {
     /// Whether nothing can follow.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Confirmed | Self::Overruled)
+        matches!(self, Self::Confirmed | Self::Overruled | Self::Refused)
     }
 
     /// Every state with every reason.
@@ -120,6 +130,7 @@ impl State {
             Self::AwaitingApproval,
             Self::Confirmed,
             Self::Overruled,
+            Self::Refused,
         ]
         .into_iter()
         .chain(Doubt::ALL.into_iter().map(Self::Unknown))
@@ -172,6 +183,12 @@ pub enum Event {
     Park(ParkReason),
     /// An operator has looked, and sends the job on.
     Retry,
+    /// A read shows the record that a parked job waited for.
+    Appear,
+    /// A read finds that OES ended the record before it was decided here, and its end is the decision.
+    Adopt,
+    /// A read finds that the record is not what the message says.
+    Refuse,
 }
 
 /// An event that cannot happen in a state: a fault of this program or of the database.
@@ -197,9 +214,10 @@ impl State {
             Self::Unknown(_) => after_unknown(event),
             Self::AwaitingApproval => closing(event),
             Self::Parked(ParkReason::NeedsApproval) => after_needs_approval(event),
+            Self::Parked(reason) if reason.waits_for_oes() => after_waiting_for_oes(reason, event),
             Self::Parked(reason) => after_parked(reason, event),
             Self::Conflict(_) => closing(event).filter(|next| next.is_final()),
-            Self::Confirmed | Self::Overruled => None,
+            Self::Confirmed | Self::Overruled | Self::Refused => None,
         };
         next.ok_or(IllegalTransition { state: self, event })
     }
@@ -209,7 +227,10 @@ fn after_received(event: Event) -> Option<State> {
     match event {
         Event::Decide => Some(State::Decided),
         Event::Park(reason) if reason.is_undecided() => Some(State::Parked(reason)),
+        Event::Adopt => Some(State::Confirmed),
+        Event::Refuse => Some(State::Refused),
         Event::Park(_)
+        | Event::Appear
         | Event::Prepare
         | Event::Confirm
         | Event::AwaitApproval
@@ -227,6 +248,9 @@ fn after_decided(event: Event) -> Option<State> {
         Event::Prepare => Some(State::Sending),
         Event::Park(reason) if !reason.is_undecided() => Some(State::Parked(reason)),
         Event::Park(_)
+        | Event::Appear
+        | Event::Adopt
+        | Event::Refuse
         | Event::Decide
         | Event::Confirm
         | Event::AwaitApproval
@@ -252,6 +276,9 @@ fn after_sending(event: Event) -> Option<State> {
         | Event::Overrule
         | Event::Freeze(_)
         | Event::Park(_)
+        | Event::Appear
+        | Event::Adopt
+        | Event::Refuse
         | Event::Retry => None,
     }
 }
@@ -268,6 +295,9 @@ fn after_unknown(event: Event) -> Option<State> {
         | Event::Prepare
         | Event::TurnedAway
         | Event::Doubt(_)
+        | Event::Appear
+        | Event::Adopt
+        | Event::Refuse
         | Event::Retry => closing(event),
     }
 }
@@ -278,9 +308,32 @@ fn after_needs_approval(event: Event) -> Option<State> {
         Event::Park(reason) if reason.is_undecided() && reason != ParkReason::NeedsApproval => {
             Some(State::Parked(reason))
         }
+        // What OES has ended needs nobody's word any more.
+        Event::Adopt => Some(State::Confirmed),
+        Event::Refuse => Some(State::Refused),
         // Sent on, it would be decided without anybody's word.
         Event::Retry
+        | Event::Appear
         | Event::Park(_)
+        | Event::Prepare
+        | Event::Confirm
+        | Event::AwaitApproval
+        | Event::TurnedAway
+        | Event::Doubt(_)
+        | Event::FoundReserved
+        | Event::Overrule
+        | Event::Freeze(_) => None,
+    }
+}
+
+fn after_waiting_for_oes(reason: ParkReason, event: Event) -> Option<State> {
+    match event {
+        Event::Appear | Event::Retry => Some(State::Received),
+        Event::Adopt => Some(State::Confirmed),
+        Event::Refuse => Some(State::Refused),
+        Event::Park(next) if next.is_undecided() && next != reason => Some(State::Parked(next)),
+        Event::Park(_)
+        | Event::Decide
         | Event::Prepare
         | Event::Confirm
         | Event::AwaitApproval
@@ -306,6 +359,9 @@ fn after_parked(reason: ParkReason, event: Event) -> Option<State> {
         | Event::AwaitApproval
         | Event::TurnedAway
         | Event::Doubt(_)
+        | Event::Appear
+        | Event::Adopt
+        | Event::Refuse
         | Event::FoundReserved => closing(event).filter(|_| !reason.is_undecided()),
     }
 }
@@ -324,6 +380,9 @@ fn closing(event: Event) -> Option<State> {
         | Event::TurnedAway
         | Event::Doubt(_)
         | Event::FoundReserved
+        | Event::Appear
+        | Event::Adopt
+        | Event::Refuse
         | Event::Retry => None,
     }
 }

@@ -287,6 +287,7 @@ fn compare_currencies(supported: &BTreeSet<CurrencyCode>, known: &[Currency]) ->
             quantity_min: Quantity::ZERO,
             // Even enabled by mistake, it clears nothing before somebody has thought of its limits.
             quantity_max: Quantity::ZERO,
+            decimals: None,
             exposure_max_total: None,
             caps: ConnectionCaps::default(),
         })),

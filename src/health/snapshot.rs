@@ -44,6 +44,7 @@ impl Checks {
             comparisons: readers.past_runs().await?,
             clock_ahead: self.clock.ahead(),
             free_bytes: self.volumes.free(),
+            verification_waiting: if self.verifies { readers.unverified_count().await? } else { 0 },
         })
     }
 }

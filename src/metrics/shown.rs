@@ -80,6 +80,8 @@ pub struct Snapshot {
     pub dropped: Option<u64>,
     /// How far the daemon's time is ahead of the machine's clock.
     pub clock_ahead: Duration,
+    /// Jobs that wait for the read before their decision.
+    pub verification_waiting: u64,
     /// Room that is left on volumes that the daemon writes to, by what is there.
     pub free_bytes: Vec<(&'static str, u64)>,
 }

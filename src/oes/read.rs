@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::{Answer, NoAnswer, OesClient, Operation, is_ok};
 use crate::domain::{
@@ -37,7 +38,12 @@ impl From<NoAnswer> for ReadError {
 
 #[derive(Deserialize)]
 struct OneRecord {
-    allocation: OesRecord,
+    allocation: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct OnlyId {
+    id: Uuid,
 }
 
 #[derive(Deserialize)]
@@ -58,10 +64,12 @@ impl OesClient {
             return Ok(Reading::Absent);
         }
         let OneRecord { allocation } = parse(&answer)?;
-        if allocation.id == id {
-            Ok(Reading::Found(allocation))
-        } else {
-            Err(ReadError::Failed(format!("OES answered with record {} instead", allocation.id)))
+        match reading(&allocation) {
+            Some((shown, reading)) if shown == id => Ok(reading),
+            Some((shown, _)) => {
+                Err(ReadError::Failed(format!("OES answered with record {shown} instead")))
+            }
+            None => Err(ReadError::Failed("OES answered with a record without an id".to_owned())),
         }
     }
 
@@ -73,7 +81,7 @@ impl OesClient {
     pub async fn read_records(
         &self,
         ids: &[RecordId],
-    ) -> Result<HashMap<RecordId, OesRecord>, ReadError> {
+    ) -> Result<HashMap<RecordId, Reading>, ReadError> {
         let list = ids.iter().map(RecordId::to_string).collect::<Vec<_>>().join(",");
         let mut url = self.route(&["allocations"]);
         url.query_pairs_mut()
@@ -82,12 +90,7 @@ impl OesClient {
             .append_pair("pageSize", &ids.len().to_string());
         let answer = self.request(Operation::List, url, None).await?;
         let ManyRecords { allocations } = parse(&answer)?;
-        Ok(allocations
-            .into_iter()
-            .filter_map(|raw| serde_json::from_str::<OesRecord>(raw.get()).ok())
-            .filter(|record| ids.contains(&record.id))
-            .map(|record| (record.id, record))
-            .collect())
+        Ok(allocations.iter().filter_map(|raw| reading(raw)).collect())
     }
 
     /// Asks for one reserved record, to see that OES answers and takes the token.
@@ -103,6 +106,16 @@ impl OesClient {
         let answer = self.request(Operation::List, url, None).await?;
         parse::<ManyRecords>(&answer).map(drop)
     }
+}
+
+/// A record, or why it cannot be read; nothing if not even its id can.
+fn reading(raw: &RawValue) -> Option<(RecordId, Reading)> {
+    let OnlyId { id } = serde_json::from_str(raw.get()).ok()?;
+    let reading = match serde_json::from_str::<OesRecord>(raw.get()) {
+        Ok(record) => Reading::Found(record),
+        Err(error) => Reading::Unreadable(error.to_string()),
+    };
+    Some((id.into(), reading))
 }
 
 pub(super) fn parse<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, ReadError> {

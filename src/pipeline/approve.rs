@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{decide, send_on::Operator};
+use super::{
+    decide::{self, Conditions, Decided},
+    send_on::Operator,
+};
 use crate::{
     domain::{
         decision::{DecidedBy, Outcome},
@@ -67,6 +70,7 @@ pub fn approve(
     record: RecordId,
     said: OperatorWord,
     by: &Operator,
+    conditions: &Conditions,
 ) -> Result<Approval, WorkError> {
     let Some(job) = work.find(record) else { return Ok(Approval::Unknown) };
     let (seq, before) = (job.seq, job.state);
@@ -75,8 +79,11 @@ pub fn approve(
         return Ok(Approval::NotWaiting { state, decided });
     }
     let decided_by = DecidedBy::Operator { who: by.who.clone(), reason: by.reason.clone() };
-    let decided = decide::decide_with_word(work, seq, said, decided_by)?;
-    if decided == decide::Decided::Waits {
+    let decided = decide::decide_with_word(work, seq, said, decided_by, conditions)?;
+    if decided == Decided::Waits {
+        // It was parked when records were not read: now it is, and then the word can be said again.
+        let now = work.now();
+        work.job_mut(seq)?.next_step_at = Some(now);
         return Ok(Approval::Waits);
     }
     let job = work.job(seq)?;

@@ -43,6 +43,8 @@ pub struct SendPermit {
 pub struct Budget {
     in_flight: Arc<Semaphore>,
     rate: DefaultDirectRateLimiter,
+    /// Whoever waits for the rate stands in line here, in the order of coming.
+    line: tokio::sync::Mutex<()>,
     gate: Mutex<Gate>,
     gate_moved: Notify,
     clock: Arc<dyn Clock>,
@@ -56,6 +58,7 @@ impl Budget {
         Self {
             in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
             rate: RateLimiter::direct(quota(config)),
+            line: tokio::sync::Mutex::default(),
             gate: Mutex::new(Gate::new(Schedule::new(TRIAL_BASE, TRIAL_MAX))),
             gate_moved: Notify::new(),
             clock,
@@ -167,6 +170,13 @@ impl Budget {
 
     async fn wait_for_rate(&self, operation: Operation) {
         let (begun, mut waited) = (Instant::now(), false);
+        // Updates, reads before a decision, read-backs and comparisons take turns: none holds up another.
+        let _turn = if let Ok(turn) = self.line.try_lock() {
+            turn
+        } else {
+            waited = true;
+            self.line.lock().await
+        };
         while let Err(not_until) = self.rate.check() {
             waited = true;
             tokio::time::sleep(not_until.wait_time_from(self.rate.clock().now())).await;

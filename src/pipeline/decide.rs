@@ -17,6 +17,7 @@ use crate::{
         policy::{BookView, OperatorWord, Ruling, rule},
         state::{Event, ParkReason, State},
         time::TimestampMs,
+        verification::Verification,
     },
     store::{
         Readers, StoreError,
@@ -39,21 +40,40 @@ pub enum Decided {
     Parked(ParkReason),
 }
 
+/// When a job may be decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions {
+    /// How long a job for an unknown connection waits.
+    pub grace: Duration,
+    /// Whether its record is read before.
+    pub verification: Verification,
+    /// Pace of reading the record of a job that waits for an operator.
+    pub slow_read_every: Duration,
+}
+
+impl Conditions {
+    /// Whether a job for an unknown connection has waited long enough.
+    #[must_use]
+    pub fn is_grace_over(&self, job: &Job, now: TimestampMs) -> bool {
+        now >= job.received_at.after(self.grace)
+    }
+}
+
 /// Decides one received job.
 ///
 /// # Errors
 /// [`WorkError`] when the decision cannot be represented.
-pub fn decide(work: &mut Work, seq: JobSeq, grace: Duration) -> Result<Decided, WorkError> {
-    let view = match look(work, seq, grace, None)? {
+pub fn decide(work: &mut Work, seq: JobSeq, conditions: &Conditions) -> Result<Decided, WorkError> {
+    let view = match look(work, seq, conditions, None)? {
         Looked::View(view) => view,
         Looked::Not(decided) => return Ok(decided),
     };
     let ruling = rule(&work.job(seq)?.terms, &view);
     if ruling == Ruling::WaitForConnection {
         let job = work.job_mut(seq)?;
-        job.next_step_at = Some(job.received_at.after(grace));
+        job.next_step_at = Some(job.received_at.after(conditions.grace));
     }
-    carry_out(work, seq, ruling, &view, DecidedBy::Policy)
+    carry_out(work, seq, ruling, &view, DecidedBy::Policy, conditions)
 }
 
 /// Decides one job that is parked because it needs approval, with an operator's word.
@@ -65,14 +85,16 @@ pub fn decide_with_word(
     seq: JobSeq,
     said: OperatorWord,
     by: DecidedBy,
+    conditions: &Conditions,
 ) -> Result<Decided, WorkError> {
     // Its connection was known, and what is known stays known: there is no grace to wait for.
-    let view = match look(work, seq, Duration::ZERO, Some(said))? {
+    let conditions = Conditions { grace: Duration::ZERO, ..*conditions };
+    let view = match look(work, seq, &conditions, Some(said))? {
         Looked::View(view) => view,
         Looked::Not(decided) => return Ok(decided),
     };
     let ruling = rule(&work.job(seq)?.terms, &view);
-    carry_out(work, seq, ruling, &view, by)
+    carry_out(work, seq, ruling, &view, by, &conditions)
 }
 
 enum Looked {
@@ -86,16 +108,14 @@ enum Looked {
 fn look(
     work: &mut Work,
     seq: JobSeq,
-    grace: Duration,
+    conditions: &Conditions,
     operator: Option<OperatorWord>,
 ) -> Result<Looked, WorkError> {
-    if let Some(restored_at) = work.restored_at()
-        && work.job(seq)?.verified_at.is_none()
-    {
-        return wait_for_verification(work, seq, restored_at).map(Looked::Not);
-    }
     let job = work.job(seq)?;
-    let grace_over = work.now() >= job.received_at.after(grace);
+    if conditions.verification.is_needed(work.restored_at()) && job.verified_at.is_none() {
+        return wait_for_verification(work, seq).map(Looked::Not);
+    }
+    let grace_over = conditions.is_grace_over(job, work.now());
     Ok(Looked::View(Box::new(view_of(work, job, grace_over, operator)?)))
 }
 
@@ -121,6 +141,7 @@ pub fn view_of(
         cleared_that_day: work.cleared_that_day(job.seq)?,
         connection_grace_over,
         operator,
+        ended: None,
     })
 }
 
@@ -130,11 +151,12 @@ fn carry_out(
     ruling: Ruling,
     view: &BookView,
     by: DecidedBy,
+    conditions: &Conditions,
 ) -> Result<Decided, WorkError> {
     match ruling {
         Ruling::WaitForConnection => Ok(Decided::Waits),
         Ruling::Park(reason) => {
-            park_undecided(work, seq, reason, view)?;
+            park_undecided(work, seq, reason, view, conditions)?;
             Ok(Decided::Parked(reason))
         }
         Ruling::Decide(decision) => {
@@ -145,14 +167,11 @@ fn carry_out(
     }
 }
 
-/// After a restore, what was decided before it may be lost. A job is then decided only once OES's record
-/// was seen to be younger (`resolve`), and never if it was here before.
-fn wait_for_verification(
-    work: &mut Work,
-    seq: JobSeq,
-    restored_at: TimestampMs,
-) -> Result<Decided, WorkError> {
-    if work.job(seq)?.received_at >= restored_at {
+/// A job is decided only once its record was read (`verify`). After a restore, what was decided before it
+/// may be lost: a job that was here before then is never decided.
+fn wait_for_verification(work: &mut Work, seq: JobSeq) -> Result<Decided, WorkError> {
+    let received_at = work.job(seq)?.received_at;
+    if work.restored_at().is_none_or(|restored_at| received_at >= restored_at) {
         return Ok(Decided::Waits);
     }
     let reason = ParkReason::PredatesRestore;
@@ -164,7 +183,10 @@ fn wait_for_verification(
 }
 
 /// Places the hold that a decision needs.
-fn hold(work: &mut Work, seq: JobSeq, decision: &Decision) -> Result<(), WorkError> {
+///
+/// # Errors
+/// [`WorkError`] when it cannot be represented.
+pub fn hold(work: &mut Work, seq: JobSeq, decision: &Decision) -> Result<(), WorkError> {
     let terms = work.job(seq)?.terms.clone();
     let (currency, quantity) = (terms.amount.currency(), terms.amount.quantity());
     match ledger::hold(terms.job_type, decision.outcome(), quantity) {
@@ -178,8 +200,12 @@ fn park_undecided(
     seq: JobSeq,
     reason: ParkReason,
     view: &BookView,
+    conditions: &Conditions,
 ) -> Result<(), WorkError> {
-    work.advance(seq, Event::Park(reason), None)?;
+    // Its record may end while it waits for a word.
+    let is_read = reason == ParkReason::NeedsApproval && conditions.verification.is_required;
+    let next = is_read.then(|| work.now().after(conditions.slow_read_every));
+    work.advance(seq, Event::Park(reason), next)?;
     work.note(seq, JobEventKind::Parked, &json!({"reason": reason.as_str(), "saw": view.seen()}));
     let record = work.job(seq)?.terms.record_id;
     work.tell(News::Parked { record, reason, why: None });
@@ -201,6 +227,7 @@ pub fn is_undecided(work: &Work, seq: JobSeq) -> Result<bool, WorkError> {
 pub async fn run(
     readers: Readers,
     writer: WriterHandle,
+    verifies: bool,
     wake: Wake,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
@@ -208,7 +235,7 @@ pub async fn run(
     loop {
         wake.decide.pulse.beat();
         let now = clock.now();
-        let due = readers.next_decision_due(now).await?;
+        let due = readers.next_decision_due(now, verifies).await?;
         if due.is_some_and(|due| due <= now) {
             match writer.decide_due(DECISIONS_MAX).await {
                 Ok(()) => continue,

@@ -280,6 +280,11 @@ async fn finish_recording(
                     metrics.refused(RefusalCode::ContentDiffers);
                     "contradicts"
                 }
+                Recorded::RefusedBefore => {
+                    tracing::warn!(queue, "a message that was refused as not OES's record has come again");
+                    metrics.refused(RefusalCode::NotAsAtOes);
+                    "refused"
+                }
             });
             Ok(())
         }

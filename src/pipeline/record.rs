@@ -4,6 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     domain::{
+        adopt::ADOPTED_QUEUE,
         ids::JobSeq,
         job::JobTerms,
         message::{Refusal, RefusalCode},
@@ -31,11 +32,26 @@ pub enum Recorded {
     Repeated(JobSeq),
     /// The record is known with other content: the first message keeps the id.
     Contradicts(JobSeq),
+    /// OES's record was seen to be something else: it is counted in the quarantine.
+    RefusedBefore,
 }
 
 /// Records a message.
 pub fn record(work: &mut Work, intake: &Intake) -> Recorded {
     let Some(known) = work.find(intake.terms.record_id) else {
+        // OES's own record, taken in by a sweep, is what it is.
+        let is_refused = intake.queue != ADOPTED_QUEUE
+            && work.was_refused(intake.terms.record_id, intake.terms.content_hash());
+        if is_refused {
+            let refusal = Refusal::new(
+                RefusalCode::NotAsAtOes,
+                "the same content was refused before, because OES's record is another",
+            );
+            let mut message = bad_message(&intake.queue, intake.raw.clone().into_bytes(), refusal);
+            message.record_id = Some(intake.terms.record_id);
+            work.quarantine(message);
+            return Recorded::RefusedBefore;
+        }
         return Recorded::New(work.insert_job(intake.terms.clone(), intake.raw.clone()));
     };
     let seq = known.seq;

@@ -76,13 +76,18 @@ pub fn send_on(work: &mut Work, record: RecordId, by: &Operator) -> Result<SentO
         | State::AwaitingApproval
         | State::Conflict(_)
         | State::Confirmed
-        | State::Overruled => return Ok(SentOn::NotParked(before.to_string())),
+        | State::Overruled
+        | State::Refused => return Ok(SentOn::NotParked(before.to_string())),
     }
     work.advance(seq, Event::Retry, Some(now))?;
     let job = work.job_mut(seq)?;
     // The bounds that parked it begin anew, or it would be parked again at once.
     (job.attempts_counted, job.reads_made, job.absences) = (0, 0, 0);
     job.tried_since = job.tried_since.map(|_| now);
+    if job.decision.is_none() {
+        // Whatever was seen of its record may be long ago.
+        job.verified_at = None;
+    }
     let after = job.state.to_string();
     let detail = json!({"who": by.who, "why": by.reason, "from": before.to_string(), "to": after});
     work.note(seq, JobEventKind::SentOn, &detail);

@@ -31,6 +31,8 @@ impl Bell {
 pub struct Wake {
     /// A job may be decidable.
     pub decide: Arc<Bell>,
+    /// A job waits for the read before its decision.
+    pub verify: Arc<Bell>,
     /// A decided job waits for an attempt.
     pub send: Arc<Bell>,
     /// A record is to be read back.
@@ -42,10 +44,18 @@ pub struct Wake {
 }
 
 impl Wake {
+    /// Rings the bells of all loops that carry jobs on.
+    pub fn all(&self) {
+        for bell in [&self.decide, &self.verify, &self.send, &self.resolve, &self.announce] {
+            bell.notify_one();
+        }
+    }
+
     /// The pulses of the loops that have a bell, with their names.
     #[must_use]
-    pub fn pulses(&self) -> [(&'static str, &Pulse); 4] {
+    pub fn pulses(&self) -> [(&'static str, &Pulse); 5] {
         [
+            ("verifier", &self.verify.pulse),
             ("decider", &self.decide.pulse),
             ("feeder", &self.send.pulse),
             ("resolver", &self.resolve.pulse),

@@ -95,10 +95,10 @@ impl Platform {
         }
     }
 
-    /// Whether whoever reads may see a record: the partner sees all, a client its own.
+    /// Whether whoever reads may see a record: the partner sees all that are not hidden, a client its own.
     fn is_visible(&self, side: Side, incoming: &Incoming, record: &Record) -> bool {
         match side {
-            Side::Partner => true,
+            Side::Partner => !self.world.hidden.contains(&record.id),
             Side::Client => self
                 .world
                 .client_of(&incoming.enterprise_id)

@@ -398,6 +398,16 @@ impl SandboxState {
             .with(|platform| platform.world.record_mut(id).map(|record| record.quantity = quantity))
     }
 
+    /// Keeps a record from the partner's reads, as if OES were behind the edge that answered for it.
+    pub fn hide(&self, id: RecordId) {
+        self.0.with(|platform| platform.world.hidden.insert(id));
+    }
+
+    /// Shows a record that was hidden.
+    pub fn show(&self, id: RecordId) {
+        self.0.with(|platform| platform.world.hidden.remove(&id));
+    }
+
     /// Takes a connection away, as if it had never been there. Answers whether it was.
     #[must_use]
     pub fn remove_connection(&self, id: ConnectionId) -> bool {

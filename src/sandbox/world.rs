@@ -168,6 +168,8 @@ pub(super) struct World {
     pub(super) partner: Partner,
     pub(super) currencies: BTreeMap<CurrencyCode, Currency>,
     pub(super) clients: BTreeMap<ClientId, Client>,
+    /// Records that the partner's reads do not show.
+    pub(super) hidden: BTreeSet<RecordId>,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
     records: HashMap<RecordId, Record>,
     /// The records in the order in which they were made.
@@ -185,6 +187,7 @@ impl World {
             },
             currencies: BTreeMap::new(),
             clients: BTreeMap::new(),
+            hidden: BTreeSet::new(),
             connections: BTreeMap::new(),
             records: HashMap::new(),
             sequence: Vec::new(),

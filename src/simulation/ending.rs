@@ -133,7 +133,10 @@ fn may_rest(job: &Job, entry: &Entry, sent_on: bool) -> bool {
     match job.state {
         State::Received | State::Decided | State::Sending | State::Unknown(_) => false,
         // That a final job is as OES has the record is looked at after every step.
-        State::Confirmed | State::Overruled | State::Parked(ParkReason::IdentityMismatch) => true,
+        State::Confirmed
+        | State::Overruled
+        | State::Refused
+        | State::Parked(ParkReason::IdentityMismatch) => true,
         State::AwaitingApproval => entry.is_pending(),
         State::Conflict(ConflictKind::OtherOutcome) => !is_open && !is_rejected,
         State::Conflict(ConflictKind::WrongEcho) => is_open,

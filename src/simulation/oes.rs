@@ -290,6 +290,8 @@ impl Oes {
                 job_type: entry.job_type,
                 status: entry.status,
                 connection_id: entry.connection_id,
+                amount: None,
+                reason: None,
                 created_at: None,
                 pending_approval_id: entry.has_approval.then(|| "approval-1".to_owned()),
                 policy_result: entry.policy,

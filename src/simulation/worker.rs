@@ -6,7 +6,7 @@ use super::{
     edge::{self, Message},
     model::{Touched, Violation},
     operation::{Fact, Fate, PutFate, ReadFate},
-    world::{GRACE, LIMITS, World},
+    world::{CONDITIONS, LIMITS, World},
 };
 use crate::{
     domain::{
@@ -23,8 +23,9 @@ use crate::{
         approve::approve,
         confirm::{self, Reply},
         decide::{self, Decided},
+        read::ReadResult,
         record::{Intake, Recorded, bad_message, record},
-        resolve::{self, ReadResult},
+        resolve,
         send_on::{self, Operator},
         sign::{self, PreparedAttempt},
     },
@@ -104,7 +105,7 @@ impl World {
         let raw = String::from_utf8_lossy(&message.bytes).into_owned();
         match record(work, &Intake { terms, raw, queue: QUEUE.to_owned() }) {
             Recorded::New(seq) => self.decide_and_prepare(work, seq, in_batch),
-            Recorded::Repeated(_) | Recorded::Contradicts(_) => Ok(None),
+            Recorded::Repeated(_) | Recorded::Contradicts(_) | Recorded::RefusedBefore => Ok(None),
         }
     }
 
@@ -114,7 +115,7 @@ impl World {
         seq: JobSeq,
         in_batch: usize,
     ) -> Result<Option<PreparedAttempt>, WorkError> {
-        let decided = decide::decide(work, seq, GRACE)?;
+        let decided = decide::decide(work, seq, &CONDITIONS)?;
         let is_open = self.process.gate.permission(self.now) == Permission::Open;
         let has_room = self.process.prepared.len() + in_batch < IN_FLIGHT_MAX;
         if decided == Decided::Decided && is_open && has_room {
@@ -363,7 +364,7 @@ impl World {
         let record = terms.record_id;
         let needs = Needs { records: [record].into(), ..Needs::default() };
         let mut work = self.book.begin(self.now, &needs);
-        works(approve(&mut work, record, said, &somebody()))?;
+        works(approve(&mut work, record, said, &somebody(), &CONDITIONS))?;
         let touched = self.book.find(record).map(|job| Touched::Word(job.seq, said));
         self.end(work, fate, touched.as_slice())?;
         Ok(())

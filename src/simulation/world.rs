@@ -14,13 +14,15 @@ use super::{
 };
 use crate::{
     domain::{
+        decimals::AmountForm,
         gate::Gate,
         ids::JobSeq,
         job::JobTerms,
         schedule::{RetryLimits, Schedule},
         time::TimestampMs,
+        verification::Verification,
     },
-    pipeline::{confirm::Reply, resolve::ReadResult, sign::PreparedAttempt},
+    pipeline::{confirm::Reply, decide::Conditions, read::ReadResult, sign::PreparedAttempt},
     signer::SigningKey,
     store::memory::MemoryBook,
 };
@@ -29,6 +31,12 @@ use crate::{
 const START: TimestampMs = TimestampMs::from_millis(1_795_391_850_250);
 
 pub(super) const GRACE: Duration = Duration::from_secs(60);
+
+pub(super) const CONDITIONS: Conditions = Conditions {
+    grace: GRACE,
+    verification: Verification { is_required: false, amounts: AmountForm::BaseUnits },
+    slow_read_every: LIMITS.slow_read_every,
+};
 
 pub(super) const LIMITS: RetryLimits = RetryLimits {
     schedule: Schedule::steady(Duration::from_secs(1), Duration::from_secs(30)),

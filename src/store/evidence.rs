@@ -52,7 +52,11 @@ impl Readers {
         let mut transaction = self.pool.begin().await.while_doing(READING)?;
         let record = id.to_string();
         let row = sqlx::query!(
-            r#"SELECT job_seq AS "job_seq!", ledger_uuid FROM jobs, ledger WHERE record_id = ?1"#,
+            r#"SELECT job_seq AS "job_seq!", ledger_uuid FROM ledger, jobs
+               WHERE job_seq IN (SELECT job_seq FROM jobs WHERE record_id = ?1 AND state <> 'refused'
+                                 UNION ALL
+                                 SELECT job_seq FROM jobs WHERE record_id = ?1 AND state = 'refused')
+               ORDER BY state = 'refused', job_seq DESC LIMIT 1"#,
             record
         )
         .fetch_optional(&mut *transaction)
@@ -85,7 +89,7 @@ async fn rows_of(
         r#"SELECT 'ledger' AS "kind!: String", 1 AS "number!: i64", created_at_ms AS "at!: i64" FROM ledger
            UNION ALL SELECT 'jobs', job_seq, received_at_ms FROM jobs WHERE job_seq = ?1
            UNION ALL SELECT 'endings', job_seq, state_since_ms FROM jobs
-                     WHERE job_seq = ?1 AND final_outcome IS NOT NULL
+                     WHERE job_seq = ?1 AND (final_outcome IS NOT NULL OR state = 'refused')
            UNION ALL SELECT 'decisions', job_seq, decided_at_ms FROM decisions WHERE job_seq = ?1
            UNION ALL SELECT 'attempts', attempt_seq, prepared_at_ms FROM attempts WHERE job_seq = ?1
            UNION ALL SELECT 'attempt_ends', attempt_seq, finished_at_ms FROM attempts

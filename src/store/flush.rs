@@ -23,13 +23,15 @@ pub(super) async fn flush(
     work: &Work,
     key_id: i64,
 ) -> Result<(), StoreError> {
-    // The order is that of the references between the tables. Attempts end before new ones begin,
+    // The order is that of the references between the tables. What is refused gives its record's id up
+    // before a new job takes it. Attempts end before new ones begin,
     // because a job has at most one that is open.
     book::book_events(connection, work).await?;
     book::connections(connection, work).await?;
     book::currencies(connection, work).await?;
     sums::connection_limits(connection, work).await?;
     book::new_accounts(connection, work).await?;
+    jobs::refused_jobs(connection, work).await?;
     jobs::new_jobs(connection, work).await?;
     jobs::decisions(connection, work).await?;
     jobs::changed_jobs(connection, work).await?;

@@ -188,7 +188,7 @@ pub(super) async fn rows_there(
     let (table, done) = match kind {
         Kind::Jobs => ("jobs", "true"),
         Kind::AttemptEnds => ("attempts", "result IS NOT NULL"),
-        Kind::Endings => ("jobs", "final_outcome IS NOT NULL"),
+        Kind::Endings => ("jobs", "final_outcome IS NOT NULL OR state = 'refused'"),
         Kind::Ledger
         | Kind::SigningKeys
         | Kind::Restores

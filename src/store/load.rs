@@ -1,5 +1,6 @@
 //! Reading the rows that a batch needs, a statement per kind of row.
 
+mod accused;
 mod due;
 mod sums;
 
@@ -18,6 +19,7 @@ use crate::domain::{
     book::Connection,
     ids::{ConnectionId, CurrencyCode, JobSeq, QuarantineSeq, RecordId},
     ledger::{AccountKey, AccountKind, AccountTotals},
+    state::State,
     time::TimestampMs,
     turns::Turns,
 };
@@ -88,6 +90,8 @@ pub(super) async fn load(
     due::find_due(connection, &mut work, needs).await?;
     jobs.extend(work.due_attempts.iter().chain(&work.due_decisions));
     load_jobs(connection, &mut work, &jobs, &needs.records).await?;
+    accused::load_refused(connection, &mut work, &needs.records).await?;
+    let quarantined = accused::load_accused(connection, &mut work, needs).await?;
 
     let mut connections = needs.connections.clone();
     let mut currencies = needs.currencies.clone();
@@ -98,6 +102,9 @@ pub(super) async fn load(
         currencies.insert(currency.clone());
         accounts.insert((connection_id, currency.clone()));
     }
+    for contender in work.contenders.values().flatten() {
+        currencies.insert(contender.terms.amount.currency().clone());
+    }
     load_connections(connection, &mut work, &connections).await?;
     load_currencies(connection, &mut work, &currencies).await?;
     load_accounts(connection, &mut work, &accounts).await?;
@@ -105,7 +112,7 @@ pub(super) async fn load(
     sums::load_currency_totals(connection, &mut work, &currencies).await?;
     sums::load_daily(connection, &mut work, &needs.accounts).await?;
     load_book_events(connection, &mut work, needs).await?;
-    load_quarantined(connection, &mut work, needs).await?;
+    load_quarantined(connection, &mut work, &quarantined).await?;
     Ok(work)
 }
 
@@ -132,11 +139,11 @@ async fn load_jobs(
             client_id, connection_id, partners_client_id, partners_connection_id,
             partners_record_id, content_sha256, received_at_ms, state, state_reason,
             state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-            attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms,
+            attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, approval_before,
             decided_at_ms AS "decided_at_ms?", reject_code, reject_reason
          FROM jobs LEFT JOIN decisions USING (job_seq)
          WHERE job_seq IN (SELECT value FROM json_each(?1))
-            OR record_id IN (SELECT value FROM json_each(?2))"#,
+            OR (state <> 'refused' AND record_id IN (SELECT value FROM json_each(?2)))"#,
         jobs,
         records
     )
@@ -145,7 +152,9 @@ async fn load_jobs(
     .while_doing(LOADING)?;
     for row in rows {
         let job = row.into_job()?;
-        work.by_record.insert(job.terms.record_id, job.seq);
+        if job.state != State::Refused {
+            work.by_record.insert(job.terms.record_id, job.seq);
+        }
         let before = Some(job.state.name());
         work.jobs.insert(job.seq, TrackedJob { job, before, changed: false });
     }
@@ -196,7 +205,7 @@ async fn load_currencies(
         CurrencyRow,
         r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max,
             exposure_max_total, exposure_max_per_connection, daily_allocation_max_per_connection,
-            daily_deallocation_max_per_connection, approval_above
+            daily_deallocation_max_per_connection, approval_above, decimals
          FROM currencies WHERE currency IN (SELECT value FROM json_each(?1))"#,
         wanted
     )
@@ -281,12 +290,12 @@ async fn load_book_events(
 async fn load_quarantined(
     connection: &mut SqliteConnection,
     work: &mut Work,
-    needs: &Needs,
+    quarantined: &BTreeSet<(String, ContentHashKey)>,
 ) -> Result<(), StoreError> {
-    if needs.quarantined.is_empty() {
+    if quarantined.is_empty() {
         return Ok(());
     }
-    let wanted = keys(needs.quarantined.iter().map(|(queue, hash)| (queue, hex::encode(hash.0))))?;
+    let wanted = keys(quarantined.iter().map(|(queue, hash)| (queue, hex::encode(hash.0))))?;
     let rows = sqlx::query!(
         r#"SELECT quarantine_seq AS "quarantine_seq!", queue, sha256 FROM json_each(?1) AS wanted
            JOIN quarantine ON queue = wanted.value ->> 0 AND sha256 = unhex(wanted.value ->> 1)"#,

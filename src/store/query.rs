@@ -281,7 +281,7 @@ impl Readers {
         let rows = sqlx::query!(
             r#"SELECT oldest.state AS "state!", received_at_ms AS "received_at_ms!: i64"
                FROM (SELECT state, min(job_seq) AS job_seq FROM jobs
-                     WHERE final_outcome IS NULL GROUP BY state) AS oldest
+                     WHERE final_outcome IS NULL AND state <> 'refused' GROUP BY state) AS oldest
                JOIN jobs USING (job_seq)"#
         )
         .fetch_all(&self.pool)

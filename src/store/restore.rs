@@ -27,7 +27,7 @@ pub struct Acceptance<'a> {
 
 impl OpenedBook {
     /// Notes that the book was restored and is up to date again. Jobs that are not decided are parked,
-    /// those that wait for approval too: what was decided about them after the backup is lost. Answers
+    /// those that wait for approval or for OES's record too: what was decided about them after the backup is lost. Answers
     /// how many.
     ///
     /// # Errors
@@ -59,8 +59,8 @@ impl OpenedBook {
                         (SELECT coalesce(max(job_event_seq), 0) FROM archives))
                     + row_number() OVER (),
                     job_seq, ?1, 'parked', json_object('reason', 'predates_restore')
-             FROM jobs WHERE final_outcome IS NULL AND (state = 'received'
-                 OR (state = 'parked' AND state_reason = 'needs_approval'))
+             FROM jobs WHERE final_outcome IS NULL AND (state = 'received' OR (state = 'parked'
+                 AND state_reason IN ('needs_approval', 'not_shown', 'unreadable', 'ended_at_oes')))
              RETURNING event_seq AS "event_seq!""#,
             at_ms
         )
@@ -82,8 +82,8 @@ impl OpenedBook {
         let parked = sqlx::query!(
             "UPDATE jobs SET state = 'parked', state_reason = 'predates_restore',
                  state_since_ms = ?1, next_step_at_ms = NULL
-             WHERE final_outcome IS NULL AND (state = 'received'
-                 OR (state = 'parked' AND state_reason = 'needs_approval'))",
+             WHERE final_outcome IS NULL AND (state = 'received' OR (state = 'parked'
+                 AND state_reason IN ('needs_approval', 'not_shown', 'unreadable', 'ended_at_oes')))",
             at_ms
         )
         .execute(&mut *transaction)

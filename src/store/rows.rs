@@ -6,6 +6,7 @@ use super::error::{StoreError, unreadable};
 use crate::domain::{
     amount::Amount,
     book::Currency,
+    decimals::Decimals,
     decision::{Decision, Outcome},
     ids::JobSeq,
     job::{ContentHash, Job, JobTerms},
@@ -40,6 +41,7 @@ pub(super) struct JobRow {
     pub(super) absences: i64,
     pub(super) tried_since_ms: Option<i64>,
     pub(super) verified_at_ms: Option<i64>,
+    pub(super) approval_before: Option<String>,
     pub(super) decided_at_ms: Option<i64>,
     pub(super) reject_code: Option<String>,
     pub(super) reject_reason: Option<String>,
@@ -84,6 +86,7 @@ impl JobRow {
             absences: count(self.absences)?,
             tried_since: self.tried_since_ms.map(TimestampMs::from_millis),
             verified_at: self.verified_at_ms.map(TimestampMs::from_millis),
+            approval_before: self.approval_before,
         })
     }
 }
@@ -94,6 +97,7 @@ pub(super) struct CurrencyRow {
     pub(super) enabled: bool,
     pub(super) quantity_min: String,
     pub(super) quantity_max: String,
+    pub(super) decimals: Option<i64>,
     pub(super) exposure_max_total: Option<String>,
     pub(super) exposure_max_per_connection: Option<String>,
     pub(super) daily_allocation_max_per_connection: Option<String>,
@@ -109,6 +113,7 @@ impl CurrencyRow {
             enabled: self.enabled,
             quantity_min: parse("currencies", &self.quantity_min)?,
             quantity_max: parse("currencies", &self.quantity_max)?,
+            decimals: self.decimals.map(decimals_of).transpose()?,
             exposure_max_total: optional(self.exposure_max_total)?,
             caps: ConnectionCaps {
                 exposure_max_per_connection: optional(self.exposure_max_per_connection)?,
@@ -122,6 +127,13 @@ impl CurrencyRow {
             },
         })
     }
+}
+
+/// Reads a number of decimals.
+pub(super) fn decimals_of(number: i64) -> Result<Decimals, StoreError> {
+    let bad = unreadable("currencies");
+    let number = u8::try_from(number).map_err(|error| bad(&error))?;
+    Decimals::try_from(number).map_err(|error| bad(&error))
 }
 
 /// Reads a text column as a domain type.

@@ -8,7 +8,7 @@ mod changes;
 mod messages;
 mod sums;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -16,8 +16,8 @@ pub(super) use changes::{
     Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, Sum, TrackedJob,
 };
 pub use changes::{
-    AttemptEnd, BadMessage, BookEventOutcome, ContentHashKey, JobEventKind, Needs, NewAttempt,
-    OutcomeMessage, Owner,
+    AttemptEnd, BadMessage, BookEventOutcome, Contender, ContentHashKey, JobEventKind, Needs,
+    NewAttempt, OutcomeMessage, Owner,
 };
 pub(super) use sums::daily_key;
 
@@ -118,6 +118,10 @@ pub struct Work {
     pub(super) counters: Counters,
     pub(super) jobs: BTreeMap<JobSeq, TrackedJob>,
     pub(super) by_record: HashMap<RecordId, JobSeq>,
+    /// What was refused before, and the messages of what may be.
+    pub(super) refused: HashSet<(RecordId, ContentHash)>,
+    pub(super) raw_messages: HashMap<JobSeq, String>,
+    pub(super) contenders: HashMap<RecordId, Vec<Contender>>,
     pub(super) connections: HashMap<ConnectionId, Connection>,
     pub(super) currencies: HashMap<CurrencyCode, Currency>,
     pub(super) connection_caps: HashMap<(ConnectionId, CurrencyCode), ConnectionCaps>,
@@ -142,6 +146,9 @@ impl Work {
             counters,
             jobs: BTreeMap::new(),
             by_record: HashMap::new(),
+            refused: HashSet::new(),
+            raw_messages: HashMap::new(),
+            contenders: HashMap::new(),
             connections: HashMap::new(),
             currencies: HashMap::new(),
             connection_caps: HashMap::new(),
@@ -237,6 +244,27 @@ impl Work {
         &self.due_decisions
     }
 
+    /// Whether a message with this content was refused about this record.
+    #[must_use]
+    pub fn was_refused(&self, record: RecordId, content: ContentHash) -> bool {
+        self.refused.contains(&(record, content))
+    }
+
+    /// Refuses a job: its record's id is free for the message that it belongs to. Answers the message as
+    /// it came, and those that came about the record since; `None` if they were not looked for.
+    ///
+    /// # Errors
+    /// [`WorkError`] when the state machine forbids it.
+    pub fn refuse(&mut self, seq: JobSeq) -> Result<Option<(String, Vec<Contender>)>, WorkError> {
+        let Some(raw) = self.raw_messages.get(&seq).cloned() else { return Ok(None) };
+        self.advance(seq, Event::Refuse, None)?;
+        let job = self.job(seq)?;
+        let (record, content) = (job.terms.record_id, job.content_hash);
+        self.by_record.remove(&record);
+        self.refused.insert((record, content));
+        Ok(Some((raw, self.contenders.remove(&record).unwrap_or_default())))
+    }
+
     /// Notes what is to be told once the batch is committed.
     pub fn tell(&mut self, news: News) {
         self.news.push(news);
@@ -307,12 +335,26 @@ impl Work {
         seen: String,
         by: DecidedBy,
     ) -> Result<(), WorkError> {
-        if self.job(seq)?.decision.is_some() {
+        self.advance(seq, Event::Decide, Some(self.now))?;
+        self.store_decision(seq, decision, seen, by)
+    }
+
+    /// Stores the decision of a job with what it saw and who made it; the job moves on by another event.
+    ///
+    /// # Errors
+    /// [`WorkError`] when the job is decided already.
+    pub fn store_decision(
+        &mut self,
+        seq: JobSeq,
+        decision: Decision,
+        seen: String,
+        by: DecidedBy,
+    ) -> Result<(), WorkError> {
+        let now = self.now;
+        let job = self.job_mut(seq)?;
+        if job.decision.is_some() {
             return Err(WorkError::Undecided(seq));
         }
-        let now = self.now;
-        self.advance(seq, Event::Decide, Some(now))?;
-        let job = self.job_mut(seq)?;
         let outcome = decision.outcome();
         let news = News::Decided {
             record: job.terms.record_id,

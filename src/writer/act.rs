@@ -1,7 +1,5 @@
 //! The steps at work on one batch: what each command does to the rows in memory.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::{
@@ -19,12 +17,14 @@ use crate::{
     pipeline::{
         approve::{self, Approval},
         budget::{Budget, SendPermit},
-        confirm, decide,
+        confirm,
+        decide::{self, Conditions},
         record::{Recorded, record},
         resolve,
         send::Permitted,
         send_on::{self, Operator},
         sign,
+        verify::{self, FirstRead},
     },
     store::{
         alerts::AlertUpdate,
@@ -39,7 +39,7 @@ pub(super) struct Act<'a> {
     pub(super) signing: Option<&'a Signing>,
     pub(super) budget: Option<&'a Budget>,
     pub(super) limits: &'a RetryLimits,
-    pub(super) connection_grace: Duration,
+    pub(super) conditions: &'a Conditions,
     /// Whether an operator's word decides although there is no key here.
     pub(super) decides_without_key: bool,
     pub(super) first_attempts_wait: bool,
@@ -54,10 +54,7 @@ impl Act<'_> {
         match command {
             Command::Record { intake, record_only, .. } => {
                 let recorded = record(self.work, intake);
-                let send = match recorded {
-                    Recorded::New(seq) if !*record_only => self.decide_and_prepare(seq)?,
-                    Recorded::New(_) | Recorded::Repeated(_) | Recorded::Contradicts(_) => None,
-                };
+                let send = self.after_recording(recorded, *record_only)?;
                 Ok(Done::Recorded { recorded, send: send.map(Box::new) })
             }
             Command::Quarantine { message, .. } => {
@@ -86,6 +83,9 @@ impl Act<'_> {
                     resolve::settle(self.work, *job, result, self.limits, suspicion)?;
                 }
                 Ok(Done::Nothing)
+            }
+            Command::SettleFirstReads { reads, queue, .. } => {
+                self.settle_first_reads(reads, queue).map(Done::Sends)
             }
             Command::Published { messages } => {
                 self.work.published(messages.iter().copied());
@@ -120,6 +120,20 @@ impl Act<'_> {
         }
     }
 
+    fn after_recording(
+        &mut self,
+        recorded: Recorded,
+        record_only: bool,
+    ) -> Result<Option<Permitted>, WorkError> {
+        match recorded {
+            Recorded::New(seq) if !record_only => self.decide_and_prepare(seq),
+            Recorded::New(_)
+            | Recorded::Repeated(_)
+            | Recorded::Contradicts(_)
+            | Recorded::RefusedBefore => Ok(None),
+        }
+    }
+
     /// Decides a job and, if it may be sent at once, prepares its attempt: one transaction from the
     /// message to the bytes that leave.
     fn decide_and_prepare(&mut self, seq: JobSeq) -> Result<Option<Permitted>, WorkError> {
@@ -127,7 +141,7 @@ impl Act<'_> {
         let Some(signing) = self.signing else {
             return Ok(None);
         };
-        match decide::decide(self.work, seq, self.connection_grace)? {
+        match decide::decide(self.work, seq, self.conditions)? {
             decide::Decided::Decided => {}
             decide::Decided::Waits | decide::Decided::Parked(_) => return Ok(None),
         }
@@ -161,12 +175,28 @@ impl Act<'_> {
         if self.signing.is_none() && !self.decides_without_key {
             return Ok(Approval::DecisionsAreOff);
         }
-        let approval = approve::approve(self.work, record, word, by)?;
+        let approval = approve::approve(self.work, record, word, by, self.conditions)?;
         if matches!(approval, Approval::Decided(_)) {
             // It waits for its turn like any other.
             (self.first_attempts_wait, self.deferred) = (true, true);
         }
         Ok(approval)
+    }
+
+    /// What reads mean, and the decisions that follow: they share one commit.
+    fn settle_first_reads(
+        &mut self,
+        reads: &[FirstRead],
+        queue: &str,
+    ) -> Result<Vec<Permitted>, WorkError> {
+        let mut sends = Vec::new();
+        for read in reads {
+            let may_decide = verify::settle(self.work, read, queue, self.conditions, self.limits)?;
+            if may_decide {
+                sends.extend(self.decide_and_prepare(read.job)?);
+            }
+        }
+        Ok(sends)
     }
 
     fn prepare_due(&mut self, permits: &[SendPermit]) -> Result<Done, WorkError> {
@@ -207,7 +237,7 @@ fn park(
     match work.job(job)?.state {
         // An operator looks already; a final job needs none.
         State::Parked(_) | State::Conflict(_) => work.job_mut(job)?.next_step_at = next,
-        State::Confirmed | State::Overruled => return Ok(()),
+        State::Confirmed | State::Overruled | State::Refused => return Ok(()),
         State::Received
         | State::Decided
         | State::Sending

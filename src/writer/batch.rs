@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::oneshot;
+
 use super::{
     Recording, Writer,
     act::Act,
@@ -18,7 +20,9 @@ use crate::{
         reply::Verdict,
         state::{Doubt, ParkReason},
     },
-    pipeline::{record::Recorded, resolve, send::Permitted},
+    pipeline::{
+        budget::SendPermit, read::ReadResult, record::Recorded, send::Permitted, verify::FirstRead,
+    },
     store::{
         StoreError,
         mark::Marked,
@@ -123,7 +127,8 @@ impl Writer {
 
     async fn transact(&mut self, batch: &mut [Command]) -> Result<Vec<Done>, Failure> {
         let (now, begun) = (self.clock.now(), Instant::now());
-        let mut needs = Needs::default();
+        let verifies = self.conditions.verification.is_required;
+        let mut needs = Needs { verifies, ..Needs::default() };
         for command in batch.iter() {
             command.add_needs(&mut needs);
         }
@@ -138,7 +143,7 @@ impl Writer {
             signing: self.signing.as_ref(),
             budget: self.budget.as_deref(),
             limits: &self.limits,
-            connection_grace: self.connection_grace,
+            conditions: &self.conditions,
             decides_without_key: self.decides_without_key,
             first_attempts_wait: self.first_attempts_wait,
             due_taken: 0,
@@ -215,23 +220,20 @@ impl Writer {
                 self.send(prepared.into_iter().zip(permits));
                 let _waiting = answer.send(());
             }
-            (Command::DecideDue { answer, .. }, Done::Sends(sends)) => {
-                self.send(sends);
-                self.wake.send.notify_one();
-                let _waiting = answer.send(());
-            }
             (Command::ApplyBook { answer, .. }, Done::Book(outcomes)) => {
                 self.wake.decide.notify_one();
                 let _waiting = answer.send(Ok(outcomes));
             }
             (Command::Finish { reply, answer }, _) => {
-                match reply.verdict {
-                    Verdict::Accepted => self.wake.announce.notify_one(),
-                    Verdict::ApprovalPending | Verdict::Doubtful(_) => {
-                        self.wake.resolve.notify_one();
-                    }
-                    Verdict::TurnedAway => self.wake.send.notify_one(),
-                }
+                self.wake_after_answer(reply.verdict);
+                let _waiting = answer.send(());
+            }
+            (
+                Command::DecideDue { answer, .. } | Command::SettleFirstReads { answer, .. },
+                Done::Sends(sends),
+            ) => {
+                self.send(sends);
+                self.wake.all();
                 let _waiting = answer.send(());
             }
             (Command::SettleReads { answer, .. }, _) => {
@@ -244,15 +246,14 @@ impl Writer {
                 let _waiting = answer.send(());
             }
             (Command::SendOn { answer, .. }, Done::SentOn(sent_on)) => {
-                self.wake.decide.notify_one();
-                self.wake.resolve.notify_one();
+                self.wake.all();
                 let _waiting = answer.send(sent_on);
             }
             (Command::Archive { answer, .. }, Done::Archived(told)) => {
                 let _waiting = answer.send(told);
             }
             (Command::Approve { answer, .. }, Done::Approved(approval)) => {
-                self.wake.send.notify_one();
+                self.wake.all();
                 let _waiting = answer.send(Ok(approval));
             }
             (Command::NoteRun { answer, .. } | Command::NoteAlerts { answer, .. }, _) => {
@@ -269,6 +270,7 @@ impl Writer {
                 | Command::DecideDue { .. }
                 | Command::ApplyBook { .. }
                 | Command::SendOn { .. }
+                | Command::SettleFirstReads { .. }
                 | Command::Archive { .. }
                 | Command::Approve { .. }
                 | Command::Published { .. }
@@ -278,14 +280,26 @@ impl Writer {
         }
     }
 
+    fn wake_after_answer(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Accepted => self.wake.announce.notify_one(),
+            Verdict::ApprovalPending | Verdict::Doubtful(_) => self.wake.resolve.notify_one(),
+            Verdict::TurnedAway => self.wake.send.notify_one(),
+        }
+    }
+
     fn wake_after_recording(&self, recorded: Recorded, sent_at_once: bool) {
         match recorded {
             Recorded::New(_) if sent_at_once => {}
+            Recorded::New(_) if self.conditions.verification.is_required => {
+                self.wake.verify.notify_one();
+            }
             Recorded::New(_) => {
                 self.wake.send.notify_one();
                 self.wake.decide.notify_one();
+                self.wake.verify.notify_one();
             }
-            Recorded::Contradicts(_) => self.wake.announce.notify_one(),
+            Recorded::Contradicts(_) | Recorded::RefusedBefore => self.wake.announce.notify_one(),
             Recorded::Repeated(_) => {}
         }
     }
@@ -346,16 +360,14 @@ impl Writer {
                 let _waiting = answer.send(());
                 Ok(())
             }
-            // Fewer and fewer jobs, until the one at fault is alone; the loop asks for the rest.
-            Command::Prepare { mut permits, answer } => {
-                if permits.len() > 1 {
-                    permits.truncate(permits.len().div_euclid(2));
-                    return Box::pin(self.execute(vec![Command::Prepare { permits, answer }]))
-                        .await;
-                }
-                self.park_due(due, ParkReason::StepFailed, doing, reason).await?;
+            Command::SettleFirstReads { reads, queue, answer } => {
+                self.settle_first_one_by_one(reads, queue, reason).await?;
                 let _waiting = answer.send(());
                 Ok(())
+            }
+            // Fewer and fewer jobs, until the one at fault is alone; the loop asks for the rest.
+            Command::Prepare { permits, answer } => {
+                self.refuse_attempts(permits, answer, reason, due).await
             }
             Command::DecideDue { limit, answer } => {
                 if limit > 1 {
@@ -376,9 +388,26 @@ impl Writer {
         }
     }
 
+    /// Tries again with half the attempts; of the last one, the job is parked.
+    async fn refuse_attempts(
+        &mut self,
+        mut permits: Vec<SendPermit>,
+        answer: oneshot::Sender<()>,
+        reason: String,
+        due: Option<JobSeq>,
+    ) -> Result<(), WriterError> {
+        if permits.len() > 1 {
+            permits.truncate(permits.len().div_euclid(2));
+            return Box::pin(self.execute(vec![Command::Prepare { permits, answer }])).await;
+        }
+        self.park_due(due, ParkReason::StepFailed, "prepare", reason).await?;
+        let _waiting = answer.send(());
+        Ok(())
+    }
+
     async fn settle_one_by_one(
         &mut self,
-        mut results: Vec<(JobSeq, resolve::ReadResult)>,
+        mut results: Vec<(JobSeq, ReadResult)>,
         reason: String,
     ) -> Result<(), WriterError> {
         if results.len() == 1
@@ -387,8 +416,28 @@ impl Writer {
             return self.park(job, ParkReason::StepFailed, reason).await;
         }
         for result in results {
-            let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
+            let (answer, _nobody_waits) = oneshot::channel();
             let command = Command::SettleReads { results: vec![result], answer };
+            Box::pin(self.execute(vec![command])).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_first_one_by_one(
+        &mut self,
+        mut reads: Vec<FirstRead>,
+        queue: String,
+        reason: String,
+    ) -> Result<(), WriterError> {
+        if reads.len() == 1
+            && let Some(read) = reads.pop()
+        {
+            return self.park(read.job, ParkReason::DecideFailed, reason).await;
+        }
+        for read in reads {
+            let (answer, _nobody_waits) = oneshot::channel();
+            let (reads, queue) = (vec![read], queue.clone());
+            let command = Command::SettleFirstReads { reads, queue, answer };
             Box::pin(self.execute(vec![command])).await?;
         }
         Ok(())

@@ -14,11 +14,12 @@ use crate::{
         approve::Approval,
         budget::SendPermit,
         confirm::Reply,
+        read::ReadResult,
         record::{Intake, Recorded},
-        resolve::ReadResult,
         send::Permitted,
         send_on::{Operator, SentOn},
         sign::PreparedAttempt,
+        verify::FirstRead,
     },
     store::alerts::AlertUpdate,
     store::archive::Removal,
@@ -46,6 +47,8 @@ pub(super) enum Command {
     Finish { reply: Box<Reply>, answer: oneshot::Sender<()> },
     /// What reads brought.
     SettleReads { results: Vec<(JobSeq, ReadResult)>, answer: oneshot::Sender<()> },
+    /// What reads of undecided jobs' records brought; the queue that their messages came from.
+    SettleFirstReads { reads: Vec<FirstRead>, queue: String, answer: oneshot::Sender<()> },
     /// Messages that the broker has confirmed.
     Published { messages: Vec<OutboxSeq> },
     /// Facts of the exchange.
@@ -111,6 +114,7 @@ impl Command {
             Self::Prepare { .. } => "prepare",
             Self::Finish { .. } => "finish",
             Self::SettleReads { .. } => "settle_reads",
+            Self::SettleFirstReads { .. } => "settle_first_reads",
             Self::Published { .. } => "published",
             Self::ApplyBook { .. } => "apply_book",
             Self::SendOn { .. } => "send_on",
@@ -131,6 +135,7 @@ impl Command {
             Self::DecideDue { .. } | Self::Prepare { .. } => "after_commit_of_prepare",
             Self::Finish { .. } => "after_commit_of_finish",
             Self::SettleReads { .. } => "after_commit_of_settle_reads",
+            Self::SettleFirstReads { .. } => "after_commit_of_settle_first_reads",
             Self::Published { .. } => "after_commit_of_published",
             Self::Archive { .. } => "after_commit_of_archive",
             Self::ApplyBook { .. }
@@ -169,6 +174,11 @@ impl Command {
             }
             Self::SettleReads { results, .. } => {
                 needs.jobs.extend(results.iter().map(|(job, _)| *job));
+            }
+            Self::SettleFirstReads { reads, queue, .. } => {
+                needs.jobs.extend(reads.iter().map(|read| read.job));
+                let accused = reads.iter().filter(|read| !read.is_plain);
+                needs.accused.extend(accused.map(|read| (read.job, queue.clone())));
             }
             Self::Park { job, .. } => {
                 needs.jobs.insert(*job);

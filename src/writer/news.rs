@@ -31,6 +31,20 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
             let reason = reason.as_str();
             tracing::error!(%record, reason, why, "job is parked: an operator must look");
         }
+        News::Refused { record, what } => {
+            metrics.job_refused();
+            tracing::error!(
+                %record, what,
+                "a job's message is not what OES's record says: it is quarantined, and nothing is sent. Find \
+                 out who publishes to the jobs queue"
+            );
+        }
+        News::Reconsidered { record } => {
+            tracing::warn!(
+                %record,
+                "a message that was in quarantine, because a refused one had its record's id, is a job now"
+            );
+        }
         News::Frozen { record, kind } => {
             tracing::error!(
                 %record,

@@ -85,6 +85,8 @@ pub struct Situation {
     pub publisher_blocked: bool,
     /// Messages that the broker has given up by itself.
     pub dropped: Option<u64>,
+    /// When a message that is not what OES's record says was last quarantined.
+    pub forged_at: Option<TimestampMs>,
     /// When a message that was not known was last quarantined.
     pub quarantined_at: Option<TimestampMs>,
     /// Messages that wait to be published.
@@ -231,6 +233,11 @@ fn find_ways_out(found: &mut Findings, at: &Situation, bounds: &Thresholds, now:
     let what =
         "messages of the jobs queue were given up by the broker, and nobody has taken them in";
     found.count(AlertKind::DroppedByBroker, at.dropped, what);
+    if at.forged_at.is_some_and(|at| now.since(at) <= RECENT) {
+        let text =
+            "a job's message is not what OES's record says: somebody may have forged it".to_owned();
+        found.add(AlertKind::ForgedJob, "", 1, text);
+    }
     if at.quarantined_at.is_some_and(|at| now.since(at) <= RECENT) {
         let text = "a message was refused and is in quarantine".to_owned();
         found.add(AlertKind::Quarantine, "", 1, text);

@@ -32,7 +32,7 @@ fn job(state: State, outcome: Option<Outcome>) -> ComparedJob {
 }
 
 fn kinds(job: &ComparedJob, shown: &ShownJob) -> Vec<FindingKind> {
-    compare_job(job, shown).into_iter().map(|finding| finding.kind).collect()
+    compare_job(job, shown, &Scales::default()).into_iter().map(|finding| finding.kind).collect()
 }
 
 #[test]

@@ -34,6 +34,8 @@ fn record(status: RecordStatus) -> OesRecord {
         job_type: terms.job_type,
         status,
         connection_id: terms.connection_id,
+        amount: None,
+        reason: None,
         created_at: None,
         pending_approval_id: None,
         policy_result: None,
@@ -41,7 +43,19 @@ fn record(status: RecordStatus) -> OesRecord {
 }
 
 fn judged(state: State, decided: Outcome, tries: Tries, record: OesRecord) -> Finding {
-    let inquiry = Inquiry { terms: &terms(), state, decided, tries, token_suspected: false };
+    judged_after(ApprovalBefore::NotRead, state, decided, tries, record)
+}
+
+/// The same, where the record was read before the decision.
+fn judged_after(
+    approval_before: ApprovalBefore<'_>,
+    state: State,
+    decided: Outcome,
+    tries: Tries,
+    record: OesRecord,
+) -> Finding {
+    let inquiry =
+        Inquiry { terms: &terms(), state, decided, tries, approval_before, token_suspected: false };
     judge(&inquiry, &Reading::Found(record), &LIMITS)
 }
 
@@ -50,9 +64,12 @@ fn read_states() -> impl Iterator<Item = State> {
     State::all().filter(|state| match state {
         State::Unknown(_) | State::AwaitingApproval | State::Conflict(_) => true,
         State::Parked(reason) => !reason.is_undecided(),
-        State::Received | State::Decided | State::Sending | State::Confirmed | State::Overruled => {
-            false
-        }
+        State::Received
+        | State::Decided
+        | State::Sending
+        | State::Confirmed
+        | State::Overruled
+        | State::Refused => false,
     })
 }
 
@@ -142,6 +159,7 @@ fn a_forbidden_update_is_tried_again_when_the_token_is_to_blame() {
         state: State::Unknown(Doubt::Forbidden),
         decided: Outcome::Cleared,
         tries: Tries::default(),
+        approval_before: ApprovalBefore::NotRead,
         token_suspected: true,
     };
     let reading = Reading::Found(record(RecordStatus::Reserved));
@@ -177,6 +195,7 @@ fn an_absent_record_is_read_again_a_few_times_and_then_parked() {
             state: State::Unknown(Doubt::NoReply),
             decided: Outcome::Cleared,
             tries: Tries { reads, absences: reads, ..Tries::default() },
+            approval_before: ApprovalBefore::NotRead,
             token_suspected: false,
         };
         judge(&inquiry, &Reading::Absent, &LIMITS)
@@ -195,7 +214,7 @@ fn a_pending_approval_is_waited_for_if_we_know_of_it_and_parked_if_not() {
     pending.pending_approval_id = Some("p-1".to_owned());
     assert_eq!(
         judged(State::AwaitingApproval, Outcome::Cleared, Tries::default(), pending.clone()),
-        Finding::ReadAgain(LIMITS.approval_read_every)
+        Finding::StillPending(LIMITS.approval_read_every)
     );
     assert_eq!(
         judged(State::Unknown(Doubt::NoReply), Outcome::Cleared, Tries::default(), pending.clone()),
@@ -206,6 +225,45 @@ fn a_pending_approval_is_waited_for_if_we_know_of_it_and_parked_if_not() {
         judged(State::AwaitingApproval, Outcome::Cleared, Tries::default(), pending),
         Finding::Moves(Event::Park(ParkReason::PolicyRejected))
     );
+}
+
+#[test]
+fn an_approval_that_was_not_pending_before_our_first_send_is_ours() {
+    let mut pending = record(RecordStatus::Reserved);
+    pending.pending_approval_id = Some("p-2".to_owned());
+    let unclear = Finding::Moves(Event::Park(ParkReason::ApprovalUnclear));
+    let ours = Finding::Moves(Event::AwaitApproval);
+    for doubt in Doubt::ALL {
+        for (before, expected) in [
+            (ApprovalBefore::NotRead, unclear),
+            (ApprovalBefore::None, ours),
+            (ApprovalBefore::Pending("p-1"), ours),
+            // Somebody else's, whatever became of our update.
+            (ApprovalBefore::Pending("p-2"), unclear),
+        ] {
+            let state = State::Unknown(doubt);
+            let tries = Tries::default();
+            let found = judged_after(before, state, Outcome::Cleared, tries, pending.clone());
+            assert_eq!(found, expected, "{doubt:?} {before:?}");
+        }
+    }
+}
+
+#[test]
+fn an_approval_that_was_given_and_ends_nothing_is_for_an_operator_in_the_end() {
+    for (id, result) in [(Some("p-1"), Some(PolicyResult::Approved)), (None, None)] {
+        let mut given = record(RecordStatus::Reserved);
+        given.pending_approval_id = id.map(str::to_owned);
+        given.policy_result = result;
+        let after = |reads| {
+            let tries = Tries { reads, ..Tries::default() };
+            judged(State::AwaitingApproval, Outcome::Cleared, tries, given.clone())
+        };
+        let again = Finding::ReadAgain(LIMITS.approval_read_every);
+        assert_eq!(after(LIMITS.absent_reads_max - 1), again);
+        let parked = Finding::Moves(Event::Park(ParkReason::ApprovalUnclear));
+        assert_eq!(after(LIMITS.absent_reads_max), parked);
+    }
 }
 
 #[test]
@@ -226,7 +284,7 @@ fn every_finding_is_a_legal_transition() {
                             Finding::Moves(event) | Finding::Ends(event, _) => {
                                 assert!(state.apply(event).is_ok(), "{state} {event:?}");
                             }
-                            Finding::ReadAgain(_) => {}
+                            Finding::ReadAgain(_) | Finding::StillPending(_) => {}
                         }
                     }
                 }

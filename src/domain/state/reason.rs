@@ -78,6 +78,12 @@ pub enum ParkReason {
     PredatesRestore,
     /// The quantity is above the threshold, and an operator has not said yet whether it may be cleared.
     NeedsApproval,
+    /// OES does not show the record, so that nothing is decided about it.
+    NotShown,
+    /// OES shows the record in a way that cannot be compared with the message; nothing is decided.
+    Unreadable,
+    /// OES ended the record before it was decided here, and the book cannot follow it.
+    EndedAtOes,
     /// A later step could not be stored; the decision stands.
     StepFailed,
     /// OES answered 400 or 422 and still has the record reserved.
@@ -98,11 +104,14 @@ pub enum ParkReason {
 
 impl ParkReason {
     /// All reasons, for metrics and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::IdentityMismatch,
         Self::DecideFailed,
         Self::PredatesRestore,
         Self::NeedsApproval,
+        Self::NotShown,
+        Self::Unreadable,
+        Self::EndedAtOes,
         Self::StepFailed,
         Self::RefusedByOes,
         Self::NotFoundAtOes,
@@ -121,6 +130,9 @@ impl ParkReason {
             Self::DecideFailed => "decide_failed",
             Self::PredatesRestore => "predates_restore",
             Self::NeedsApproval => "needs_approval",
+            Self::NotShown => "not_shown",
+            Self::Unreadable => "unreadable",
+            Self::EndedAtOes => "ended_at_oes",
             Self::StepFailed => "step_failed",
             Self::RefusedByOes => "refused_by_oes",
             Self::NotFoundAtOes => "not_found_at_oes",
@@ -139,7 +151,10 @@ impl ParkReason {
             Self::IdentityMismatch
             | Self::DecideFailed
             | Self::PredatesRestore
-            | Self::NeedsApproval => true,
+            | Self::NeedsApproval
+            | Self::NotShown
+            | Self::Unreadable
+            | Self::EndedAtOes => true,
             Self::StepFailed
             | Self::RefusedByOes
             | Self::NotFoundAtOes
@@ -149,6 +164,13 @@ impl ParkReason {
             | Self::TooOld
             | Self::ApprovalUnclear => false,
         }
+    }
+
+    /// Whether an undecided job that is parked for this goes on by itself once a read of its record
+    /// says so.
+    #[must_use]
+    pub const fn waits_for_oes(self) -> bool {
+        matches!(self, Self::NotShown | Self::Unreadable | Self::EndedAtOes)
     }
 }
 

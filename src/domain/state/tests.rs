@@ -11,6 +11,9 @@ fn events() -> impl Iterator<Item = Event> {
         Event::TurnedAway,
         Event::FoundReserved,
         Event::Overrule,
+        Event::Appear,
+        Event::Adopt,
+        Event::Refuse,
     ]
     .into_iter()
     .chain(Doubt::ALL.into_iter().map(Event::Doubt))
@@ -85,12 +88,14 @@ fn what_needs_approval_is_decided_or_parked_for_another_reason_and_never_sent_on
     let others = ParkReason::ALL
         .into_iter()
         .filter(|reason| reason.is_undecided() && *reason != ParkReason::NeedsApproval);
-    let expected: BTreeSet<State> = others.map(State::Parked).chain([State::Decided]).collect();
+    // OES's end needs no word, and a record that is another can have none.
+    let ends = [State::Decided, State::Confirmed, State::Refused];
+    let expected: BTreeSet<State> = others.map(State::Parked).chain(ends).collect();
     assert_eq!(successors(waiting), expected);
 }
 
 #[test]
-fn an_undecided_job_never_ends_and_a_decided_one_never_becomes_undecided() {
+fn an_undecided_job_ends_by_what_oes_shows_only_and_a_decided_one_never_becomes_undecided() {
     for state in State::all() {
         for event in events() {
             let Ok(next) = state.apply(event) else {
@@ -101,11 +106,26 @@ fn an_undecided_job_never_ends_and_a_decided_one_never_becomes_undecided() {
                     || matches!(state, State::Parked(reason) if reason.is_undecided())
             };
             if undecided(state) {
-                assert!(undecided(next) || next == State::Decided, "{state} → {next}");
+                let ended = match event {
+                    Event::Adopt => next == State::Confirmed,
+                    Event::Refuse => next == State::Refused,
+                    _ => false,
+                };
+                assert!(undecided(next) || next == State::Decided || ended, "{state} → {next}");
             } else {
-                assert!(!undecided(next), "{state} → {next}");
+                assert!(!undecided(next) && next != State::Refused, "{state} → {next}");
             }
         }
+    }
+}
+
+#[test]
+fn what_waits_for_its_record_goes_on_by_itself() {
+    for reason in ParkReason::ALL {
+        let goes_on = State::Parked(reason).apply(Event::Appear).ok();
+        let expected = reason.waits_for_oes().then_some(State::Received);
+        assert_eq!(goes_on, expected, "{reason:?}");
+        assert!(!reason.waits_for_oes() || reason.is_undecided());
     }
 }
 

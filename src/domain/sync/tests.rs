@@ -175,6 +175,7 @@ fn a_new_currency_is_never_enabled_and_a_configured_one_is_never_touched() {
         enabled: true,
         quantity_min: Quantity::from(1),
         quantity_max: Quantity::MAX,
+        decimals: None,
         exposure_max_total: None,
         caps: ConnectionCaps::default(),
     };

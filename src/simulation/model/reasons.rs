@@ -80,6 +80,7 @@ pub(super) fn check(
         State::Received | State::Decided | State::Sending => true,
         State::Unknown(doubt) => may_doubt(known, doubt),
         State::Confirmed => status.is_some() && status == known.decided,
+        State::Refused => false,
         State::Overruled => is_contrary && policy == Some(PolicyResult::Rejected),
         State::AwaitingApproval => entry.is_some_and(|entry| entry.has_approval),
         State::Conflict(ConflictKind::OtherOutcome) => {
@@ -129,7 +130,12 @@ fn may_park(
             money.ruling(&known.terms, known.received_at, now, None) == Due::Word
         }
         // Nothing refuses a row here, and no book is restored.
-        ParkReason::DecideFailed | ParkReason::PredatesRestore | ParkReason::StepFailed => false,
+        ParkReason::DecideFailed
+        | ParkReason::PredatesRestore
+        | ParkReason::StepFailed
+        | ParkReason::NotShown
+        | ParkReason::Unreadable
+        | ParkReason::EndedAtOes => false,
         ParkReason::RefusedByOes => evidence.refused,
         ParkReason::NotFoundAtOes => evidence.not_found || evidence.absent,
         ParkReason::PolicyRejected => {

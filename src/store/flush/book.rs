@@ -97,7 +97,7 @@ pub(super) async fn currencies(
         Some(json!({
             "currency": code, "enabled": i32::from(known.enabled),
             "quantity_min": known.quantity_min, "quantity_max": known.quantity_max,
-            "exposure_total": known.exposure_max_total,
+            "decimals": known.decimals, "exposure_total": known.exposure_max_total,
             "exposure": known.caps.exposure_max_per_connection,
             "allocation": known.caps.daily_allocation_max_per_connection,
             "deallocation": known.caps.daily_deallocation_max_per_connection,
@@ -106,16 +106,18 @@ pub(super) async fn currencies(
     };
     let (expected, rows) = array(work.changes.currencies.iter().filter_map(row).collect());
     let result = sqlx::query!(
-        "INSERT INTO currencies (currency, enabled, quantity_min, quantity_max, exposure_max_total,
+        "INSERT INTO currencies (currency, enabled, quantity_min, quantity_max, decimals, exposure_max_total,
              exposure_max_per_connection, daily_allocation_max_per_connection,
              daily_deallocation_max_per_connection, approval_above, event_seq)
          SELECT value ->> 'currency', value ->> 'enabled', value ->> 'quantity_min',
-                value ->> 'quantity_max', value ->> 'exposure_total', value ->> 'exposure',
+                value ->> 'quantity_max', value ->> 'decimals', value ->> 'exposure_total',
+                value ->> 'exposure',
                 value ->> 'allocation', value ->> 'deallocation', value ->> 'approval',
                 value ->> 'event_seq'
          FROM json_each(?1) WHERE true
          ON CONFLICT (currency) DO UPDATE SET enabled = excluded.enabled,
              quantity_min = excluded.quantity_min, quantity_max = excluded.quantity_max,
+             decimals = excluded.decimals,
              exposure_max_total = excluded.exposure_max_total,
              exposure_max_per_connection = excluded.exposure_max_per_connection,
              daily_allocation_max_per_connection = excluded.daily_allocation_max_per_connection,

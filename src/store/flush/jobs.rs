@@ -8,6 +8,8 @@ use crate::{
     domain::{
         decision::{DecidedBy, Decision},
         ids::AttemptSeq,
+        job::Job,
+        state::State,
     },
     store::{
         StoreError,
@@ -25,7 +27,7 @@ fn progress(tracked: &TrackedJob) -> Value {
         "final_outcome": job.final_outcome, "next_step_at": job.next_step_at,
         "attempts_made": job.attempts_made, "attempts_counted": job.attempts_counted,
         "reads_made": job.reads_made, "absences": job.absences, "tried_since": job.tried_since,
-        "verified_at": job.verified_at,
+        "verified_at": job.verified_at, "approval_before": job.approval_before,
     })
 }
 
@@ -57,7 +59,7 @@ pub(super) async fn new_jobs(
              partners_client_id, partners_connection_id, partners_record_id, content_sha256,
              received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome,
              next_step_at_ms, attempts_made, attempts_counted, reads_made, absences, tried_since_ms,
-             verified_at_ms)
+             verified_at_ms, approval_before)
          SELECT value ->> '$.progress.job_seq', value ->> 'record_id', value ->> 'type',
                 value ->> 'currency', value ->> 'quantity', value ->> 'client_id',
                 value ->> 'connection_id', value ->> 'partners_client_id',
@@ -68,7 +70,7 @@ pub(super) async fn new_jobs(
                 value ->> '$.progress.next_step_at', value ->> '$.progress.attempts_made',
                 value ->> '$.progress.attempts_counted', value ->> '$.progress.reads_made',
                 value ->> '$.progress.absences', value ->> '$.progress.tried_since',
-                value ->> '$.progress.verified_at'
+                value ->> '$.progress.verified_at', value ->> '$.progress.approval_before'
          FROM json_each(?1)",
         rows
     )
@@ -93,11 +95,28 @@ pub(super) async fn new_jobs(
     expect(result, "the new jobs' messages", expected)
 }
 
+/// Jobs that give their record's id up, so that another one can have it.
+pub(super) async fn refused_jobs(
+    connection: &mut SqliteConnection,
+    work: &Work,
+) -> Result<(), StoreError> {
+    change_jobs(connection, work, |job| job.state == State::Refused).await
+}
+
 pub(super) async fn changed_jobs(
     connection: &mut SqliteConnection,
     work: &Work,
 ) -> Result<(), StoreError> {
-    let changed = work.jobs.values().filter(|job| job.changed && job.before.is_some());
+    change_jobs(connection, work, |job| job.state != State::Refused).await
+}
+
+async fn change_jobs(
+    connection: &mut SqliteConnection,
+    work: &Work,
+    fits: impl Fn(&Job) -> bool,
+) -> Result<(), StoreError> {
+    let known = work.jobs.values().filter(|tracked| tracked.before.is_some());
+    let changed = known.filter(|tracked| tracked.changed && fits(&tracked.job));
     let (expected, rows) = array(changed.map(progress).collect());
     if expected == 0 {
         return Ok(());
@@ -111,7 +130,8 @@ pub(super) async fn changed_jobs(
              attempts_counted = new.value ->> 'attempts_counted',
              reads_made = new.value ->> 'reads_made', absences = new.value ->> 'absences',
              tried_since_ms = new.value ->> 'tried_since',
-             verified_at_ms = new.value ->> 'verified_at'
+             verified_at_ms = new.value ->> 'verified_at',
+             approval_before = new.value ->> 'approval_before'
          FROM json_each(?1) AS new
          WHERE job_seq = new.value ->> 'job_seq' AND jobs.state = new.value ->> 'old_state'",
         rows
@@ -133,6 +153,7 @@ pub(super) async fn decisions(
         let (source, who, reason) = match &new.by {
             DecidedBy::Policy => ("policy", None, None),
             DecidedBy::Operator { who, reason } => ("operator", Some(who), Some(reason)),
+            DecidedBy::Oes => ("oes", None, None),
         };
         Some(json!({
             "job_seq": new.job, "outcome": decision.outcome(), "code": decision.reject_code(),

@@ -29,13 +29,15 @@ pub(super) async fn find_due(
     }
     if needs.due_decisions > 0 {
         let (now_ms, limit) = (work.now.as_millis(), limit(needs.due_decisions));
+        let is_read = needs.verifies || work.counters.restored_at.is_some();
         work.due_decisions = sqlx::query_scalar!(
             "SELECT job_seq FROM jobs WHERE state = 'received' AND final_outcome IS NULL
              AND (next_step_at_ms <= ?1 OR connection_id IN (SELECT connection_id FROM connections))
-             AND (verified_at_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM restores))
+             AND (verified_at_ms IS NOT NULL OR NOT ?3)
              ORDER BY job_seq LIMIT ?2",
             now_ms,
-            limit
+            limit,
+            is_read
         )
         .fetch_all(connection)
         .await

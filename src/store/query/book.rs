@@ -70,7 +70,7 @@ impl Readers {
         let rows = sqlx::query_as!(
             CurrencyRow,
             r#"SELECT currency, enabled AS "enabled: bool", quantity_min, quantity_max,
-                exposure_max_total, exposure_max_per_connection,
+                decimals, exposure_max_total, exposure_max_per_connection,
                 daily_allocation_max_per_connection, daily_deallocation_max_per_connection,
                 approval_above
                FROM currencies ORDER BY currency"#

@@ -95,7 +95,7 @@ impl Readers {
             r#"SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
                 connection_id, state, state_reason, outcome, final_outcome
                FROM jobs INDEXED BY jobs_open
-               WHERE final_outcome IS NULL
+               WHERE final_outcome IS NULL AND state <> 'refused'
                  AND NOT (received_at_ms BETWEEN ?1 AND ?2) LIMIT ?3"#,
             since_ms,
             until_ms,
@@ -113,6 +113,7 @@ impl Readers {
                 r#"SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
                     connection_id, state, state_reason, outcome, final_outcome
                    FROM jobs WHERE job_seq < ?1 AND received_at_ms BETWEEN ?2 AND ?3
+                     AND state <> 'refused'
                    ORDER BY job_seq DESC LIMIT ?4"#,
                 before,
                 since_ms,
@@ -145,7 +146,7 @@ impl Readers {
             r#"WITH wanted AS (SELECT CAST(value AS TEXT) AS id FROM json_each(?1))
                SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
                 connection_id, state, state_reason, outcome, final_outcome
-               FROM jobs WHERE record_id IN (SELECT id FROM wanted)"#,
+               FROM jobs WHERE state <> 'refused' AND record_id IN (SELECT id FROM wanted)"#,
             names
         )
         .fetch_all(&self.pool)

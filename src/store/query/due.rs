@@ -1,12 +1,17 @@
 //! What the loops look for: when something is due, and what.
 
-use super::READING;
+use super::{READING, count};
 use crate::{
     domain::{
         ids::{JobSeq, RecordId},
+        job::Job,
         time::TimestampMs,
     },
-    store::{Readers, StoreError, error::While as _, rows::parse},
+    store::{
+        Readers, StoreError,
+        error::While as _,
+        rows::{JobRow, parse},
+    },
 };
 
 /// A record that is to be read back.
@@ -57,24 +62,26 @@ impl Readers {
         Ok(usize::try_from(due).unwrap_or(most))
     }
 
-    /// When the next job can be decided; now, if a job's connection has become known.
+    /// When the next job can be decided; now, if a job's connection has become known. `verifies` tells
+    /// whether records are read before.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn next_decision_due(
         &self,
         now: TimestampMs,
+        verifies: bool,
     ) -> Result<Option<TimestampMs>, StoreError> {
         let row = sqlx::query!(
-            r#"SELECT
-                (SELECT min(next_step_at_ms) FROM jobs
+            r#"WITH needed (is_read) AS (SELECT ?1 OR EXISTS (SELECT 1 FROM restores))
+               SELECT
+                (SELECT min(next_step_at_ms) FROM jobs, needed
                  WHERE state = 'received' AND final_outcome IS NULL
-                   AND (verified_at_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM restores)))
-                    AS "due: i64",
-                EXISTS (SELECT 1 FROM jobs JOIN connections USING (connection_id)
+                   AND (verified_at_ms IS NOT NULL OR NOT is_read)) AS "due: i64",
+                EXISTS (SELECT 1 FROM needed JOIN jobs JOIN connections USING (connection_id)
                         WHERE state = 'received' AND final_outcome IS NULL
-                          AND (verified_at_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM restores)))
-                    AS "known!: bool""#
+                          AND (verified_at_ms IS NOT NULL OR NOT is_read)) AS "known!: bool""#,
+            verifies
         )
         .fetch_one(&self.pool)
         .await
@@ -89,10 +96,8 @@ impl Readers {
     pub async fn next_read_due(&self) -> Result<Option<TimestampMs>, StoreError> {
         let row = sqlx::query!(
             r#"SELECT min(next_step_at_ms) AS "due: i64" FROM jobs
-               WHERE final_outcome IS NULL AND next_step_at_ms IS NOT NULL
-                 AND (state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')
-                   OR (state = 'received' AND verified_at_ms IS NULL
-                       AND EXISTS (SELECT 1 FROM restores)))"#
+               WHERE final_outcome IS NULL AND next_step_at_ms IS NOT NULL AND outcome IS NOT NULL
+                 AND state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')"#
         )
         .fetch_one(&self.pool)
         .await
@@ -100,7 +105,7 @@ impl Readers {
         Ok(row.due.map(TimestampMs::from_millis))
     }
 
-    /// Records whose read is due; those whose outcome is unknown come first.
+    /// Decided records whose read is due; those whose outcome is unknown come first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -112,10 +117,8 @@ impl Readers {
         let (now_ms, limit) = (now.as_millis(), i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = sqlx::query!(
             r#"SELECT job_seq AS "job_seq!", record_id FROM jobs
-               WHERE final_outcome IS NULL AND next_step_at_ms <= ?1
-                 AND (state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')
-                   OR (state = 'received' AND verified_at_ms IS NULL
-                       AND EXISTS (SELECT 1 FROM restores)))
+               WHERE final_outcome IS NULL AND next_step_at_ms <= ?1 AND outcome IS NOT NULL
+                 AND state IN ('unknown', 'awaiting_approval', 'parked', 'conflict')
                ORDER BY state <> 'unknown', next_step_at_ms, job_seq LIMIT ?2"#,
             now_ms,
             limit
@@ -131,5 +134,93 @@ impl Readers {
                 })
             })
             .collect()
+    }
+
+    /// When the next undecided job's record is due to be read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn next_verification_due(
+        &self,
+        verifies: bool,
+    ) -> Result<Option<TimestampMs>, StoreError> {
+        let row = sqlx::query!(
+            r#"WITH needed (is_read) AS (SELECT ?1 OR EXISTS (SELECT 1 FROM restores))
+               SELECT min(at) AS "due: i64" FROM (
+                SELECT min(next_step_at_ms) AS at FROM jobs, needed
+                WHERE state = 'received' AND verified_at_ms IS NULL AND is_read
+                UNION ALL
+                SELECT min(next_step_at_ms) FROM jobs
+                WHERE final_outcome IS NULL AND state = 'parked' AND outcome IS NULL)"#,
+            verifies
+        )
+        .fetch_one(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(row.due.map(TimestampMs::from_millis))
+    }
+
+    /// Undecided jobs whose record is due to be read: some that are parked, so that they have their turn
+    /// under any load, and then those that wait for their decision, in the order in which they are due.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn due_verifications(
+        &self,
+        now: TimestampMs,
+        verifies: bool,
+        (parked_max, limit): (usize, usize),
+    ) -> Result<Vec<Job>, StoreError> {
+        let now_ms = now.as_millis();
+        let parked_max = i64::try_from(parked_max).unwrap_or(i64::MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = sqlx::query_as!(
+            JobRow,
+            r#"WITH needed (is_read) AS (SELECT ?2 OR EXISTS (SELECT 1 FROM restores)),
+                due (seq) AS (
+                    SELECT * FROM (
+                        SELECT job_seq FROM jobs
+                        WHERE final_outcome IS NULL AND state = 'parked' AND outcome IS NULL
+                          AND next_step_at_ms <= ?1
+                        ORDER BY next_step_at_ms, job_seq LIMIT ?3)
+                    UNION ALL
+                    SELECT * FROM (
+                        SELECT job_seq FROM jobs, needed
+                        WHERE state = 'received' AND verified_at_ms IS NULL AND is_read
+                          AND next_step_at_ms <= ?1
+                        ORDER BY next_step_at_ms, job_seq LIMIT ?4)
+                    LIMIT ?4)
+               SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
+                client_id, connection_id, partners_client_id, partners_connection_id,
+                partners_record_id, content_sha256, received_at_ms, state, state_reason,
+                state_since_ms, outcome, final_outcome, next_step_at_ms, attempts_made,
+                attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms,
+                approval_before, NULL AS "decided_at_ms: i64", NULL AS "reject_code: String",
+                NULL AS "reject_reason: String"
+               FROM due JOIN jobs ON job_seq = seq"#,
+            now_ms,
+            verifies,
+            parked_max,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await
+        .while_doing(READING)?;
+        rows.into_iter().map(JobRow::into_job).collect()
+    }
+
+    /// How many jobs wait for the read before their decision.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unverified_count(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT count(*) AS "jobs!: i64" FROM jobs
+               WHERE state = 'received' AND verified_at_ms IS NULL"#
+        )
+        .fetch_one(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(count(row.jobs))
     }
 }

@@ -141,47 +141,63 @@ fn raw_json(table: &'static str, text: String) -> Result<Box<RawValue>, StoreErr
 }
 
 impl Readers {
-    /// Everything about one job, if there is one about that record.
+    /// Everything about one job, if there is one about that record: the one that has its id, or else
+    /// the last one that was refused.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn job_history(&self, record_id: RecordId) -> Result<Option<JobHistory>, StoreError> {
+        Ok(self.job_histories(record_id, 1).await?.into_iter().next())
+    }
+
+    /// Everything about the jobs that named a record, at most `limit`: first the one that has its id,
+    /// then those that were refused, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn job_histories(
+        &self,
+        record_id: RecordId,
+        limit: i64,
+    ) -> Result<Vec<JobHistory>, StoreError> {
         // One transaction, so that the parts belong together while the writer goes on.
         let mut transaction = self.pool.begin().await.while_doing(READING)?;
         let record = record_id.to_string();
-        let row = sqlx::query_as!(
+        let rows = sqlx::query_as!(
             JobRow,
             r#"SELECT job_seq AS "job_seq!", record_id, type AS job_type, currency, quantity,
                 client_id, connection_id, partners_client_id, partners_connection_id,
                 partners_record_id, content_sha256, received_at_ms, state, state_reason,
                 state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
-                attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms,
+                attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, approval_before,
                 decided_at_ms AS "decided_at_ms?", reject_code, reject_reason
-             FROM jobs LEFT JOIN decisions USING (job_seq) WHERE record_id = ?1"#,
-            record
+             FROM jobs LEFT JOIN decisions USING (job_seq)
+             WHERE job_seq IN (SELECT job_seq FROM jobs WHERE record_id = ?1 AND state <> 'refused'
+                               UNION ALL
+                               SELECT job_seq FROM jobs WHERE record_id = ?1 AND state = 'refused')
+             ORDER BY state = 'refused', job_seq DESC LIMIT ?2"#,
+            record,
+            limit
         )
-        .fetch_optional(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await
         .while_doing(READING)?;
-        let Some(row) = row else { return Ok(None) };
-        let job = row.into_job()?;
-        let seq = job.seq;
-        self.is_whole(seq).await?;
-        let raw_message = message(&mut transaction, seq).await?;
-        let decision = decision(&mut transaction, seq).await?;
-        let attempts = attempts(&mut transaction, seq).await?;
-        let transfers = transfers(&mut transaction, seq).await?;
-        let notes = notes(&mut transaction, seq).await?;
-        let announcement = announcement(&mut transaction, seq).await?;
-        Ok(Some(JobHistory {
-            job,
-            raw_message,
-            decision,
-            attempts,
-            transfers,
-            notes,
-            announcement,
-        }))
+        let mut histories = Vec::with_capacity(rows.len());
+        for row in rows {
+            let job = row.into_job()?;
+            let seq = job.seq;
+            self.is_whole(seq).await?;
+            histories.push(JobHistory {
+                job,
+                raw_message: message(&mut transaction, seq).await?,
+                decision: decision(&mut transaction, seq).await?,
+                attempts: attempts(&mut transaction, seq).await?,
+                transfers: transfers(&mut transaction, seq).await?,
+                notes: notes(&mut transaction, seq).await?,
+                announcement: announcement(&mut transaction, seq).await?,
+            });
+        }
+        Ok(histories)
     }
 }
 

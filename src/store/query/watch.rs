@@ -119,6 +119,21 @@ impl Readers {
         Ok(last.map(TimestampMs::from_millis))
     }
 
+    /// When a message that is not what OES's record says was last quarantined.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn last_forged_at(&self) -> Result<Option<TimestampMs>, StoreError> {
+        let last = sqlx::query_scalar!(
+            "SELECT last_seen_ms FROM quarantine WHERE code = 'not_as_at_oes'
+             ORDER BY quarantine_seq DESC LIMIT 1"
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(last.map(TimestampMs::from_millis))
+    }
+
     /// Records that are parked, those that need approval not counted, or in conflict, or released and not
     /// confirmed: a few, the oldest first, for whoever is told of them.
     ///

@@ -57,7 +57,7 @@ async fn shown(connection: &mut sqlx::SqliteConnection) -> Result<Vec<Key>, Stor
            SELECT 'currency.configured',
             json_object('currency', currency, 'enabled', json(iif(enabled, 'true', 'false')),
                 'quantityMin', quantity_min, 'quantityMax', quantity_max,
-                'exposureMaxTotal', exposure_max_total,
+                'decimals', decimals, 'exposureMaxTotal', exposure_max_total,
                 'exposureMaxPerConnection', exposure_max_per_connection,
                 'dailyAllocationMaxPerConnection', daily_allocation_max_per_connection,
                 'dailyDeallocationMaxPerConnection', daily_deallocation_max_per_connection,

@@ -71,13 +71,16 @@ pub(super) async fn verify_jobs_totals(
     found: &mut Verification,
 ) -> Result<(), StoreError> {
     let mut recomputed: BTreeMap<CurrencyCode, AccountTotals> = BTreeMap::new();
-    let mut rows =
-        sqlx::query!("SELECT currency, quantity, final_outcome FROM jobs").fetch(&mut *connection);
+    let mut rows = sqlx::query!(
+        r#"SELECT currency, quantity, (final_outcome IS NOT NULL OR state = 'refused')
+            AS "is_final!: bool" FROM jobs"#
+    )
+    .fetch(&mut *connection);
     while let Some(row) = rows.try_next().await.while_doing(VERIFYING)? {
         let quantity: Quantity = parse("jobs", &row.quantity)?;
         let sum = recomputed.entry(parse("jobs", &row.currency)?).or_default();
         sum.credit(quantity).map_err(|error| overflow(&error))?;
-        if row.final_outcome.is_some() {
+        if row.is_final {
             sum.debit(quantity).map_err(|error| overflow(&error))?;
         }
     }

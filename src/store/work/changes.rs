@@ -12,7 +12,7 @@ use crate::domain::{
         AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
         QuarantineSeq, RecordId,
     },
-    job::{ContentHash, Job, JobType},
+    job::{ContentHash, Job, JobTerms, JobType},
     ledger::{AccountTotals, Movement},
     message::Refusal,
     payload::{Nonce, Signature},
@@ -39,6 +39,11 @@ pub struct Needs {
     pub book_events: BTreeSet<BookEventId>,
     /// Bad messages by queue and hash.
     pub quarantined: BTreeSet<(String, ContentHashKey)>,
+    /// Jobs whose record does not plainly bear their message out, with the queue that it came from: what
+    /// refusing them takes.
+    pub accused: BTreeMap<JobSeq, String>,
+    /// Whether records are read before they are decided, whatever else asks for it.
+    pub verifies: bool,
     /// How many jobs that are due for an attempt to look for.
     pub due_attempts: usize,
     /// How many jobs that can be decided to look for.
@@ -125,6 +130,17 @@ pub struct BadMessage {
     pub refusal: Refusal,
     /// The record it names, where that could be read.
     pub record_id: Option<RecordId>,
+}
+
+/// A message that came while another one had its record's id.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    /// What it is about.
+    pub terms: JobTerms,
+    /// The message as it came.
+    pub raw: String,
+    /// The queue it came from.
+    pub queue: String,
 }
 
 /// An outcome to publish.

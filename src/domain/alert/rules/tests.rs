@@ -82,8 +82,9 @@ fn of_jobs() -> [Case; 6] {
 }
 
 /// About OES and the broker.
-fn of_ways_out() -> [Case; 7] {
+fn of_ways_out() -> [Case; 8] {
     [
+        (Kind::ForgedJob, |at| at.forged_at = Some(ago(601)), |at| at.forged_at = Some(ago(600))),
         (
             Kind::SenderStopped,
             |at| at.sender_stopped = None,
