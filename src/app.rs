@@ -1,6 +1,7 @@
 //! The daemon: its parts put together, watched, and brought to an end in order.
 
 mod key;
+pub(crate) mod watchdog;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,7 +9,10 @@ use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use uuid::Uuid;
+
 use crate::{
+    alerts::{Alerts, Channels, Origin},
     broker,
     clock::Clock,
     compare::{self, Desk, ask::Asker},
@@ -40,6 +44,8 @@ use crate::{
 };
 
 mod ending;
+
+use watchdog::Watchdog;
 
 /// How the lock says who holds the book.
 const HOLDER: &str = "settled run";
@@ -91,6 +97,8 @@ struct Material {
     oes: Arc<OesClient>,
     budget: Arc<Budget>,
     clock: Arc<dyn Clock>,
+    /// The identity of the book.
+    ledger: Uuid,
 }
 
 impl Material {
@@ -132,6 +140,7 @@ impl App {
         let oes = Arc::new(oes.counted_by(Arc::clone(&metrics)));
         let wake = Wake::default();
         let book = open_writer(&config.store.path, clock.now()).await?;
+        let ledger = book.ledger_uuid;
         let (key, mark) = key::fit_to_sign(&config, &book, key)?;
         let readers = open_readers(&config.store.path).await?;
         let budget = Budget::new(&config.oes, Arc::clone(&clock));
@@ -159,36 +168,53 @@ impl App {
             readers: readers.clone(),
             budget: Arc::clone(&budget),
             signer_fault,
+            stuck_after: Duration::from_secs(config.health.stuck_after_s),
+            wake: wake.clone(),
             verifies: config.decide.verify_with_oes,
             volumes: Volumes::of(&config),
             clock: Arc::clone(&clock),
         };
-        let mut app = Self {
-            parts: Vec::new(),
-            tracker: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            stop_last: CancellationToken::new(),
-            writer: Some(handle.clone()),
-            readers: readers.clone(),
-            http_address,
-            grace: Duration::from_secs(config.shutdown.grace_s),
-            failed_ending: None,
-            _lock: lock,
+        let grace = Duration::from_secs(config.shutdown.grace_s);
+        let mut app = Self::idle(handle.clone(), readers.clone(), http_address, grace, lock);
+        app.spawn_writer(writer, Arc::clone(&health));
+        let material = Material {
+            config,
+            readers,
+            writer: handle,
+            wake,
+            metrics,
+            health,
+            oes,
+            budget,
+            clock,
+            ledger,
         };
-        app.spawn("writer", Stage::Writing, {
-            let health = Arc::clone(&health);
-            async move {
-                let ended = writer.run().await;
-                health.writer_ended();
-                Ok(ended?)
-            }
-        });
-        let material =
-            Material { config, readers, writer: handle, wake, metrics, health, oes, budget, clock };
         app.spawn_serving(&material, http, checks)?;
         app.spawn_broker_side(&material);
         app.spawn_oes_side(&material, sending);
         Ok(app)
+    }
+
+    /// A daemon without parts.
+    fn idle(
+        writer: WriterHandle,
+        readers: Readers,
+        http_address: SocketAddr,
+        grace: Duration,
+        lock: BookLock,
+    ) -> Self {
+        Self {
+            parts: Vec::new(),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            stop_last: CancellationToken::new(),
+            writer: Some(writer),
+            readers,
+            http_address,
+            grace,
+            failed_ending: None,
+            _lock: lock,
+        }
     }
 
     fn spawn(
@@ -198,6 +224,14 @@ impl App {
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
         self.parts.push(Part { name, stage, task: self.tracker.spawn(task) });
+    }
+
+    fn spawn_writer(&mut self, writer: Writer, health: Arc<Health>) {
+        self.spawn("writer", Stage::Writing, async move {
+            let ended = writer.run().await;
+            health.writer_ended();
+            Ok(ended?)
+        });
     }
 
     /// Health, metrics and the control socket.
@@ -216,6 +250,13 @@ impl App {
             .with_context(|| format!("cannot make the control socket {}", path.display()))?;
         let archives = material.config.archive.path.is_some() && checks.signer_fault.is_none();
         let archive = archives.then(|| Arc::clone(&material.wake.archive));
+        self.spawn_alerts(material, checks.clone())?;
+        let watchdog = Watchdog::new(checks.clone(), material.writer.clone());
+        let stop = self.stop_last.clone();
+        self.spawn("watchdog", Stage::Serving, async move {
+            watchdog.run(stop).await;
+            Ok(())
+        });
         let desk = Arc::new(material.desk());
         let control = Control {
             writer: material.writer.clone(),
@@ -235,6 +276,24 @@ impl App {
             Stage::Intake,
             async move { Ok(control.serve(listener, stop).await?) },
         );
+        Ok(())
+    }
+
+    /// What looks at the daemon, and tells people.
+    fn spawn_alerts(&mut self, material: &Material, checks: Checks) -> anyhow::Result<()> {
+        let config = material.config.alerts.clone();
+        let alerts = Alerts {
+            channels: Arc::new(Channels::new(&config)?),
+            origin: Origin::new(&config, Some(material.ledger)),
+            config,
+            checks,
+            metrics: Arc::clone(&material.metrics),
+            readers: material.readers.clone(),
+            writer: material.writer.clone(),
+            clock: Arc::clone(&material.clock),
+        };
+        let stop = self.stop.clone();
+        self.spawn("alerts", Stage::Intake, async move { Ok(alerts.run(stop).await?) });
         Ok(())
     }
 
@@ -290,6 +349,7 @@ impl App {
             oes: Arc::clone(oes),
             budget: Arc::clone(budget),
             metrics: Arc::clone(metrics),
+            wake: wake.clone(),
         };
         let is_required = material.config.decide.verify_with_oes;
         let verifier = Verifier {

@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and which room answers.
 
+mod alerts;
 mod archive;
 mod backup;
 mod book;
@@ -53,6 +54,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at what people are told of, and try the ways by which they are told.
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
     /// Look at jobs.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
@@ -116,6 +120,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Topology => topology::run(&load()?).await,
         Command::Doctor => doctor::run(cli.config.as_deref()).await,
         Command::Status { json } => status::run(&load()?, json).await,
+        Command::Alerts(command) => alerts::run(&load()?, command).await,
         Command::Jobs(command) => jobs::run(&load()?, command).await,
         Command::Book(command) => book::run(&load()?, command).await,
         Command::Reconcile(arguments) => {

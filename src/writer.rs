@@ -46,6 +46,7 @@ use crate::{
     signer::SigningKey,
     store::{
         Mark, OpenedBook, StoreError,
+        alerts::AlertUpdate,
         archive::Removal,
         runs::FinishedRun,
         work::{BadMessage, BookEventOutcome, Counters},
@@ -217,6 +218,15 @@ impl WriterHandle {
     /// [`WriterGone`].
     pub async fn note_run(&self, run: FinishedRun) -> Result<Result<(), String>, WriterGone> {
         self.ask(|answer| Command::NoteRun { run: Box::new(run), answer }).await
+    }
+
+    /// Writes down what has become of alerts. With nothing to write, the answer tells that the writer has
+    /// the database and works.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn note_alerts(&self, update: AlertUpdate) -> Result<Result<(), String>, WriterGone> {
+        self.ask(|answer| Command::NoteAlerts { update: Box::new(update), answer }).await
     }
 
     /// Prepares nothing any more, so that the sender can come to its end.

@@ -31,6 +31,7 @@
     reason = "a test may abort, and compares with `_` what it does not list"
 )]
 
+mod alerts;
 mod architecture;
 mod archive;
 mod backup;
@@ -40,9 +41,11 @@ mod chaos;
 mod client_s_life;
 mod configuration;
 mod crash_points;
+mod deployment;
 mod disk;
 mod explain;
 mod fairness;
+mod leaks;
 mod limits;
 mod metrics;
 mod no_job_lost;
@@ -57,6 +60,7 @@ mod sender_stops;
 mod sent_on;
 mod shutdown;
 mod signing_vectors;
+mod supervised;
 mod support;
 mod sync;
 mod topology;

@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    AmountForm, ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HttpConfig,
-    LogConfig, LogFormat, OesConfig, RetryConfig, ShutdownConfig, StoreConfig, WriterConfig,
+    AmountForm, ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HealthConfig,
+    HttpConfig, LogConfig, LogFormat, OesConfig, RetryConfig, ShutdownConfig, StoreConfig,
+    WriterConfig,
 };
 
 impl Default for StoreConfig {
@@ -89,6 +90,12 @@ impl Default for ArchiveConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_464)) }
+    }
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self { stuck_after_s: 120 }
     }
 }
 

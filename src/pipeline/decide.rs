@@ -233,6 +233,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     loop {
+        wake.decide.pulse.beat();
         let now = clock.now();
         let due = readers.next_decision_due(now, verifies).await?;
         if due.is_some_and(|due| due <= now) {

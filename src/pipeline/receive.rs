@@ -83,6 +83,7 @@ impl Receiver {
         let schedule = self.config.reconnect_schedule();
         let mut course = Course::default();
         while !stop.is_cancelled() {
+            self.health.receiver_pulse.beat();
             let began = Instant::now();
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
@@ -93,6 +94,7 @@ impl Receiver {
                 Err(error) => SessionEnd::Lost(error),
             };
             self.health.broker_connected(BrokerSide::Consumer, false);
+            self.health.receiver_pulse.beat();
             match end {
                 SessionEnd::Stopped | SessionEnd::WriterGone => break,
                 SessionEnd::Lost(error) => {
@@ -107,6 +109,7 @@ impl Receiver {
                 }
             }
         }
+        self.health.receiver_pulse.ended();
     }
 
     async fn open(&self, course: &Course) -> Result<ConsumerSession, BrokerError> {
@@ -161,9 +164,12 @@ impl Receiver {
         course: &mut Course,
         stop: &CancellationToken,
     ) -> Result<(), SessionEnd> {
+        let dropped = self.config.dropped_queue();
         let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // The watchdog's tick is never far.
+            self.health.receiver_pulse.beat();
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 delivery = session.next() => {
@@ -180,7 +186,10 @@ impl Receiver {
                         self.widen(session, tag).await?;
                     }
                 }
-                _ = watchdog.tick() => session.check().await?,
+                _ = watchdog.tick() => {
+                    session.check().await?;
+                    self.health.dropped_by_broker(session.count(&dropped).await?);
+                }
             }
         }
     }

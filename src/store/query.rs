@@ -26,7 +26,7 @@ pub use due::ReadTarget;
 pub use jobs::{JobFilter, JobLine};
 pub use settings::{FieldChange, SettingLine, SettingsFilter};
 pub use timeline::{AttemptLine, DecisionLine, JobHistory, NoteLine, OutboxLine, TransferLine};
-pub use watch::{OutboxWaiting, Overdrawn};
+pub use watch::{Examples, OutboxWaiting, Overdrawn};
 
 /// A message that waits to be published.
 #[derive(Clone, Debug)]

@@ -26,7 +26,11 @@ use crate::{
         sign,
         verify::{self, FirstRead},
     },
-    store::work::{JobEventKind, Work, WorkError},
+    store::{
+        alerts::AlertUpdate,
+        archive::Removal,
+        work::{JobEventKind, Work, WorkError},
+    },
 };
 
 /// The steps at work on one batch.
@@ -102,8 +106,7 @@ impl Act<'_> {
                 Ok(Done::SentOn(send_on::send_on(self.work, *record, by)?))
             }
             Command::Archive { removal, .. } => {
-                let fits = self.work.archive(removal.as_ref().clone());
-                Ok(Done::Archived(fits.then_some(()).ok_or_else(|| "one at a time".to_owned())))
+                Ok(Done::Archived(self.archive(removal.as_ref().clone())))
             }
             Command::Approve { record, word, by, .. } => {
                 Ok(Done::Approved(self.approve(*record, *word, by)?))
@@ -112,6 +115,7 @@ impl Act<'_> {
                 self.work.note_run(run.as_ref().clone());
                 Ok(Done::Nothing)
             }
+            Command::NoteAlerts { update, .. } => Ok(self.note_alerts(update)),
             Command::StopPreparing { .. } => Ok(Done::Nothing),
         }
     }
@@ -148,6 +152,17 @@ impl Act<'_> {
         };
         let attempt = sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?;
         Ok(Some((attempt, permit)))
+    }
+
+    /// Removes archived rows, once a batch.
+    fn archive(&mut self, removal: Removal) -> Result<(), String> {
+        let fits = self.work.archive(removal);
+        fits.then_some(()).ok_or_else(|| "one at a time".to_owned())
+    }
+
+    fn note_alerts(&mut self, update: &AlertUpdate) -> Done {
+        self.work.note_alerts(update.clone());
+        Done::Nothing
     }
 
     /// Carries out an operator's word, unless decisions are off.

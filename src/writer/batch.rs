@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::oneshot;
+
 use super::{
     Recording, Writer,
     act::Act,
@@ -18,7 +20,9 @@ use crate::{
         reply::Verdict,
         state::{Doubt, ParkReason},
     },
-    pipeline::{read::ReadResult, record::Recorded, send::Permitted, verify::FirstRead},
+    pipeline::{
+        budget::SendPermit, read::ReadResult, record::Recorded, send::Permitted, verify::FirstRead,
+    },
     store::{
         StoreError,
         mark::Marked,
@@ -252,7 +256,7 @@ impl Writer {
                 self.wake.all();
                 let _waiting = answer.send(Ok(approval));
             }
-            (Command::NoteRun { answer, .. }, _) => {
+            (Command::NoteRun { answer, .. } | Command::NoteAlerts { answer, .. }, _) => {
                 let _waiting = answer.send(Ok(()));
             }
             (Command::StopPreparing { answer }, _) => {
@@ -335,7 +339,9 @@ impl Writer {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
-            Command::Archive { answer, .. } | Command::NoteRun { answer, .. } => {
+            Command::Archive { answer, .. }
+            | Command::NoteRun { answer, .. }
+            | Command::NoteAlerts { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
@@ -360,15 +366,8 @@ impl Writer {
                 Ok(())
             }
             // Fewer and fewer jobs, until the one at fault is alone; the loop asks for the rest.
-            Command::Prepare { mut permits, answer } => {
-                if permits.len() > 1 {
-                    permits.truncate(permits.len().div_euclid(2));
-                    return Box::pin(self.execute(vec![Command::Prepare { permits, answer }]))
-                        .await;
-                }
-                self.park_due(due, ParkReason::StepFailed, doing, reason).await?;
-                let _waiting = answer.send(());
-                Ok(())
+            Command::Prepare { permits, answer } => {
+                self.refuse_attempts(permits, answer, reason, due).await
             }
             Command::DecideDue { limit, answer } => {
                 if limit > 1 {
@@ -389,6 +388,23 @@ impl Writer {
         }
     }
 
+    /// Tries again with half the attempts; of the last one, the job is parked.
+    async fn refuse_attempts(
+        &mut self,
+        mut permits: Vec<SendPermit>,
+        answer: oneshot::Sender<()>,
+        reason: String,
+        due: Option<JobSeq>,
+    ) -> Result<(), WriterError> {
+        if permits.len() > 1 {
+            permits.truncate(permits.len().div_euclid(2));
+            return Box::pin(self.execute(vec![Command::Prepare { permits, answer }])).await;
+        }
+        self.park_due(due, ParkReason::StepFailed, "prepare", reason).await?;
+        let _waiting = answer.send(());
+        Ok(())
+    }
+
     async fn settle_one_by_one(
         &mut self,
         mut results: Vec<(JobSeq, ReadResult)>,
@@ -400,7 +416,7 @@ impl Writer {
             return self.park(job, ParkReason::StepFailed, reason).await;
         }
         for result in results {
-            let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
+            let (answer, _nobody_waits) = oneshot::channel();
             let command = Command::SettleReads { results: vec![result], answer };
             Box::pin(self.execute(vec![command])).await?;
         }
@@ -419,7 +435,7 @@ impl Writer {
             return self.park(read.job, ParkReason::DecideFailed, reason).await;
         }
         for read in reads {
-            let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
+            let (answer, _nobody_waits) = oneshot::channel();
             let (reads, queue) = (vec![read], queue.clone());
             let command = Command::SettleFirstReads { reads, queue, answer };
             Box::pin(self.execute(vec![command])).await?;

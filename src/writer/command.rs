@@ -21,6 +21,7 @@ use crate::{
         sign::PreparedAttempt,
         verify::FirstRead,
     },
+    store::alerts::AlertUpdate,
     store::archive::Removal,
     store::runs::FinishedRun,
     store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
@@ -69,6 +70,8 @@ pub(super) enum Command {
     },
     /// A comparison with OES that has ended.
     NoteRun { run: Box<FinishedRun>, answer: oneshot::Sender<Result<(), String>> },
+    /// What has become of alerts; with nothing in it, a sign that the writer works.
+    NoteAlerts { update: Box<AlertUpdate>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
@@ -118,6 +121,7 @@ impl Command {
             Self::Archive { .. } => "archive",
             Self::Approve { .. } => "approve",
             Self::NoteRun { .. } => "note_run",
+            Self::NoteAlerts { .. } => "note_alerts",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
         }
@@ -138,6 +142,7 @@ impl Command {
             | Self::SendOn { .. }
             | Self::Approve { .. }
             | Self::NoteRun { .. }
+            | Self::NoteAlerts { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
         }
@@ -190,6 +195,7 @@ impl Command {
             Self::Published { .. }
             | Self::Archive { .. }
             | Self::NoteRun { .. }
+            | Self::NoteAlerts { .. }
             | Self::StopPreparing { .. } => {}
         }
     }

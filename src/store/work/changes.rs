@@ -18,6 +18,7 @@ use crate::domain::{
     payload::{Nonce, Signature},
     state::State,
 };
+use crate::store::alerts::AlertUpdate;
 use crate::store::archive::Removal;
 use crate::store::runs::FinishedRun;
 
@@ -265,4 +266,5 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) connection_caps: BTreeMap<(ConnectionId, CurrencyCode), BookEventSeq>,
     pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
     pub(in crate::store) runs: Vec<FinishedRun>,
+    pub(in crate::store) alerts: Vec<AlertUpdate>,
 }
