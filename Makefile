@@ -1,7 +1,8 @@
 # settled: `make demo` shows it at work, `make test` runs everything.
 .DEFAULT_GOAL := help
 SEEDS ?= 1000000
-.PHONY: help demo test soak check-tools lint queries check-queries check-alerts deny
+ARGS ?=
+.PHONY: help demo test bench soak check-tools lint queries check-queries check-alerts deny
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -13,6 +14,9 @@ test: check-tools lint check-queries check-alerts ## Formatting, lints, committe
 	@scripts/rabbitmq.sh install
 	@echo "building and running the tests"
 	SQLX_OFFLINE=true scripts/with-rabbitmq.sh cargo test --locked
+
+bench: check-tools ## Throughput, latency and memory on real parts, beside others: ARGS="--only throughput --jobs 20000"
+	@scripts/bench.sh $(ARGS)
 
 soak: check-tools ## The simulation with many more seeds than `make test` runs: SEEDS=1000000
 	SETTLED_SIMULATION_SEEDS=$(SEEDS) SQLX_OFFLINE=true cargo test --locked --profile soak --lib simulation

@@ -1,6 +1,7 @@
 //! The daemon: its parts put together, watched, and brought to an end in order.
 
 mod key;
+pub(crate) mod watchdog;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,7 +9,10 @@ use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use uuid::Uuid;
+
 use crate::{
+    alerts::{Alerts, Channels, Origin},
     broker,
     clock::Clock,
     compare::{self, Desk, ask::Asker},
@@ -41,6 +45,8 @@ use crate::{
 };
 
 mod ending;
+
+use watchdog::Watchdog;
 
 /// How the lock says who holds the book.
 const HOLDER: &str = "settled run";
@@ -92,6 +98,8 @@ struct Material {
     oes: Arc<OesClient>,
     budget: Arc<Budget>,
     clock: Arc<dyn Clock>,
+    /// The identity of the book.
+    ledger: Uuid,
 }
 
 impl Material {
@@ -133,6 +141,7 @@ impl App {
         let oes = Arc::new(oes.counted_by(Arc::clone(&metrics)));
         let wake = Wake::default();
         let book = open_writer(&config.store.path, clock.now()).await?;
+        let ledger = book.ledger_uuid;
         let (key, mark) = key::fit_to_sign(&config, &book, key)?;
         let readers = open_readers(&config.store.path).await?;
         let budget = Budget::new(&config.oes, Arc::clone(&clock));
@@ -162,35 +171,40 @@ impl App {
             budget: Arc::clone(&budget),
             signer_fault,
             switches: handle.switches(),
+            stuck_after: Duration::from_secs(config.health.stuck_after_s),
+            wake: wake.clone(),
             verifies: config.decide.verify_with_oes,
             volumes: Volumes::of(&config),
             clock: Arc::clone(&clock),
         };
         let grace = Duration::from_secs(config.shutdown.grace_s);
-        let mut app = Self::new(lock, handle.clone(), readers.clone(), http_address, grace);
-        app.spawn("writer", Stage::Writing, {
-            let health = Arc::clone(&health);
-            async move {
-                let ended = writer.run().await;
-                health.writer_ended();
-                Ok(ended?)
-            }
-        });
-        let material =
-            Material { config, readers, writer: handle, wake, metrics, health, oes, budget, clock };
+        let mut app = Self::idle(handle.clone(), readers.clone(), http_address, grace, lock);
+        app.spawn_writer(writer, Arc::clone(&health));
+        let material = Material {
+            config,
+            readers,
+            writer: handle,
+            wake,
+            metrics,
+            health,
+            oes,
+            budget,
+            clock,
+            ledger,
+        };
         app.spawn_serving(&material, http, checks)?;
         app.spawn_broker_side(&material);
         app.spawn_oes_side(&material, sending);
         Ok(app)
     }
 
-    /// A daemon that has no parts yet.
-    fn new(
-        lock: BookLock,
+    /// A daemon without parts.
+    fn idle(
         writer: WriterHandle,
         readers: Readers,
         http_address: SocketAddr,
         grace: Duration,
+        lock: BookLock,
     ) -> Self {
         Self {
             parts: Vec::new(),
@@ -213,6 +227,14 @@ impl App {
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
         self.parts.push(Part { name, stage, task: self.tracker.spawn(task) });
+    }
+
+    fn spawn_writer(&mut self, writer: Writer, health: Arc<Health>) {
+        self.spawn("writer", Stage::Writing, async move {
+            let ended = writer.run().await;
+            health.writer_ended();
+            Ok(ended?)
+        });
     }
 
     /// Health, metrics and the control socket.
@@ -243,6 +265,7 @@ impl App {
             clock: Arc::clone(&material.clock),
         };
         let served = tokens.clone().map(|tokens| (api.clone(), tokens));
+        let alert_checks = checks.clone();
         let web = Web { checks, metrics: Arc::clone(&material.metrics), api: served };
         let stop = self.stop_last.clone();
         self.spawn("web", Stage::Serving, async move { Ok(web.serve(http, stop).await?) });
@@ -250,6 +273,13 @@ impl App {
         let path = socket_path(&material.config.store.path)?;
         let listener = control::listen(&path)
             .with_context(|| format!("cannot make the control socket {}", path.display()))?;
+        self.spawn_alerts(material, alert_checks.clone())?;
+        let watchdog = Watchdog::new(alert_checks, material.writer.clone());
+        let stop = self.stop_last.clone();
+        self.spawn("watchdog", Stage::Serving, async move {
+            watchdog.run(stop).await;
+            Ok(())
+        });
         let (config, stop) = (material.config.clone(), self.stop.clone());
         self.spawn("schedule", Stage::Intake, async move {
             Ok(compare::schedule::run(desk, config, stop).await?)
@@ -259,6 +289,24 @@ impl App {
         self.spawn("control", Stage::Intake, async move {
             Ok(control::serve(api, tokens, listener, stop).await?)
         });
+        Ok(())
+    }
+
+    /// What looks at the daemon, and tells people.
+    fn spawn_alerts(&mut self, material: &Material, checks: Checks) -> anyhow::Result<()> {
+        let config = material.config.alerts.clone();
+        let alerts = Alerts {
+            channels: Arc::new(Channels::new(&config)?),
+            origin: Origin::new(&config, Some(material.ledger)),
+            config,
+            checks,
+            metrics: Arc::clone(&material.metrics),
+            readers: material.readers.clone(),
+            writer: material.writer.clone(),
+            clock: Arc::clone(&material.clock),
+        };
+        let stop = self.stop.clone();
+        self.spawn("alerts", Stage::Intake, async move { Ok(alerts.run(stop).await?) });
         Ok(())
     }
 
@@ -314,6 +362,7 @@ impl App {
             oes: Arc::clone(oes),
             budget: Arc::clone(budget),
             metrics: Arc::clone(metrics),
+            wake: wake.clone(),
         };
         let is_required = material.config.decide.verify_with_oes;
         let verifier = Verifier {

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and which room answers.
 
 mod actions;
+mod alerts;
 mod archive;
 mod backup;
 mod book;
@@ -61,6 +62,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at what people are told of, and try the ways by which they are told.
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
     /// Look at jobs.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
@@ -142,6 +146,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Topology => topology::run(&load()?).await,
         Command::Doctor => doctor::run(cli.config.as_deref()).await,
         Command::Status { json } => status::run(&load()?, &caller, json).await,
+        Command::Alerts(command) => alerts::run(&load()?, command).await,
         Command::Jobs(command) => jobs::run(&load()?, &caller, command).await,
         Command::Quarantine(command) => quarantine::run(&load()?, &caller, command).await,
         Command::Actions(arguments) => actions::run(&load()?, arguments).await,

@@ -4,6 +4,7 @@
 //! environment. Secrets are named by file; the broker's URL may hold a password and is never shown
 //! with it. Durations and sizes carry their unit in the key.
 
+mod alerts;
 mod compare;
 mod defaults;
 
@@ -26,6 +27,7 @@ use crate::{
     pipeline::decide::Conditions,
 };
 
+pub use alerts::{AlertsConfig, PrivateUrl};
 pub use compare::{BookConfig, ReconcileConfig};
 
 /// Prefix of the environment variables that override keys.
@@ -92,6 +94,10 @@ pub struct Config {
     pub http: HttpConfig,
     /// What operators may do.
     pub operator: OperatorConfig,
+    /// What counts as stuck.
+    pub health: HealthConfig,
+    /// Built-in alerts.
+    pub alerts: AlertsConfig,
     /// The end.
     pub shutdown: ShutdownConfig,
     /// Logs.
@@ -267,6 +273,14 @@ pub struct HttpConfig {
     pub tokens_file: Option<PathBuf>,
 }
 
+/// What counts as stuck.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthConfig {
+    /// How long a part may be at one thing that has a time limit of its own.
+    pub stuck_after_s: u64,
+}
+
 /// The end.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -413,6 +427,7 @@ impl Config {
         positive("writer.queue_len_max", wide(self.writer.queue_len_max));
         positive("operator.confirm_within_s", self.operator.confirm_within_s);
         positive("archive.every_s", self.archive.every_s);
+        positive("health.stuck_after_s", self.health.stuck_after_s);
         positive("shutdown.grace_s", self.shutdown.grace_s);
         positive("reconcile.range_s", self.reconcile.range_s);
         if self.oes.rate_burst >= self.oes.rate_limit && self.oes.rate_limit > 0 {
@@ -420,6 +435,14 @@ impl Config {
                 "oes.rate_burst is {} and oes.rate_limit is {}: the burst must be smaller, because \
                  what is left of the limit is spread over the window",
                 self.oes.rate_burst, self.oes.rate_limit
+            ));
+        }
+        let longest_call_s =
+            self.oes.request_timeout_ms.max(self.broker.connect_timeout_ms) / 1_000;
+        if self.health.stuck_after_s <= longest_call_s {
+            problems.push(format!(
+                "health.stuck_after_s is {}, and one call may take {longest_call_s} s by its own limit",
+                self.health.stuck_after_s
             ));
         }
         if self.retry.max_ms < self.retry.base_ms {
@@ -433,11 +456,12 @@ impl Config {
             ("broker.outcomes_exchange", &self.broker.outcomes_exchange),
             ("broker.dead_letter_exchange", &self.broker.dead_letter_exchange),
         ] {
-            // `.dead` is appended to a queue's name, and AMQP names have at most 255 bytes.
-            if name.is_empty() || name.len() > 250 {
-                problems.push(format!("{key} must have 1 to 250 bytes"));
+            // `.dropped` is appended to a queue's name, and AMQP names have at most 255 bytes.
+            if name.is_empty() || name.len() > 240 {
+                problems.push(format!("{key} must have 1 to 240 bytes"));
             }
         }
+        problems.extend(self.alerts.problems());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unusable(problems)) }
     }
 }
@@ -477,10 +501,17 @@ impl RetryConfig {
 }
 
 impl BrokerConfig {
-    /// The queue that keeps what the jobs queue or the daemon refused.
+    /// The queue that keeps what the daemon refused.
     #[must_use]
     pub fn dead_queue(&self) -> String {
         format!("{}.dead", self.jobs_queue)
+    }
+
+    /// The queue that keeps what the broker itself gives up of the jobs queue. It is another one than
+    /// [`Self::dead_queue`], so that one look at its length tells of a message that nobody has taken in.
+    #[must_use]
+    pub fn dropped_queue(&self) -> String {
+        format!("{}.dropped", self.jobs_queue)
     }
 
     /// The delays between connections.

@@ -29,6 +29,9 @@ pub const POINTS: [&str; 18] = [
 pub const ARCHIVE_POINTS: [&str; 3] =
     ["archive_copied", "archive_committed", "after_commit_of_archive"];
 
+/// The places of telling people, which no job passes.
+pub const ALERT_POINTS: [&str; 2] = ["before_notice", "after_notice"];
+
 /// What asks for a crash: the name of a place, or `NAME:3` for the third time it is passed.
 #[cfg(debug_assertions)]
 const CRASH_AT: &str = "SETTLED_CRASH_AT";

@@ -10,11 +10,13 @@
 //! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first. [`shown`] is what OES's
 //! lists show, [`decimals`] how its amounts are read, [`paging`] how a list is read to its end;
 //! [`verification`] says whether a message is what OES's record says, and [`sync`], [`adopt`] and
-//! [`difference`] what follows where the book and OES do not agree. [`action`] is what operators
-//! do.
+//! [`difference`] what follows where the book and OES do not agree. [`alert`] is what people are
+//! told of, and
+//! [`action`] what operators do.
 
 pub mod action;
 pub mod adopt;
+pub mod alert;
 pub mod amount;
 pub mod announcement;
 pub mod book;

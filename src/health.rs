@@ -1,24 +1,26 @@
 //! Which part of the daemon works, for readiness and metrics.
 
+pub mod pulse;
 mod snapshot;
 mod volumes;
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
 
+use pulse::Pulse;
 pub use volumes::Volumes;
 
 use crate::{
     clock::Clock,
     domain::{action::Switch, gate::Permission},
-    pipeline::{budget::Budget, switches::SwitchBoard},
+    pipeline::{budget::Budget, switches::SwitchBoard, wake::Wake},
     store::Readers,
 };
 
@@ -58,7 +60,11 @@ pub struct Health {
     consumer: AtomicBool,
     publisher: AtomicBool,
     publisher_blocked: AtomicBool,
+    /// Whether the loop that takes jobs comes back from what it does.
+    pub receiver_pulse: Pulse,
     writer_gone: AtomicBool,
+    /// Messages that the broker has given up, plus one; 0 where that is not known.
+    dropped: AtomicU64,
     batch_begun: Mutex<Option<Instant>>,
 }
 
@@ -99,6 +105,18 @@ impl Health {
     #[must_use]
     pub fn is_publisher_blocked(&self) -> bool {
         self.publisher_blocked.load(Ordering::Relaxed)
+    }
+
+    /// How many messages of the jobs queue the broker has given up by itself; nothing if it cannot be asked.
+    pub fn dropped_by_broker(&self, messages: Option<u32>) {
+        let noted = messages.map_or(0, |messages| u64::from(messages).saturating_add(1));
+        self.dropped.store(noted, Ordering::Relaxed);
+    }
+
+    /// The same, as it was last told.
+    #[must_use]
+    pub fn dropped(&self) -> Option<u64> {
+        self.dropped.load(Ordering::Relaxed).checked_sub(1)
     }
 
     /// The writer begins a batch.
@@ -172,6 +190,10 @@ pub struct Checks {
     pub signer_fault: Option<String>,
     /// What operators have switched off.
     pub switches: SwitchBoard,
+    /// How long a part may be at one thing before it counts as stuck.
+    pub stuck_after: Duration,
+    /// The loops.
+    pub wake: Wake,
     /// Where the daemon writes.
     pub volumes: Volumes,
     /// The time.
@@ -204,6 +226,22 @@ impl Checks {
             self.switched(),
         ];
         Readiness { ready: parts.iter().all(|part| part.ready), parts }
+    }
+
+    /// Whether the process still does its work; otherwise which part does not. Only a start from new helps
+    /// then: what waits for somebody else, such as OES, the broker or an operator, is not stuck.
+    #[must_use]
+    pub fn stuck(&self) -> Option<String> {
+        if !self.health.is_alive() {
+            return Some("the writer has ended".to_owned());
+        }
+        let loops = self.wake.pulses().map(|(name, pulse)| (name, pulse.busy_for()));
+        let others = [
+            ("receiver", self.health.receiver_pulse.busy_for()),
+            ("writer", self.health.batch_age()),
+        ];
+        let stuck = loops.into_iter().chain(others).find(|(_, busy)| *busy > self.stuck_after);
+        stuck.map(|(name, busy)| format!("the {name} is at one thing for {} s", busy.as_secs()))
     }
 
     fn writer(&self) -> Part {

@@ -27,14 +27,18 @@ pub mod store;
 // RabbitMQ: the only AMQP.
 pub mod broker;
 
-// OES: the only HTTP that leaves the process; and what secures both ways out.
+// OES: the only HTTP that leaves the process, apart from notices of alerts; and what secures both ways out.
 pub mod oes;
 pub mod tls;
 
 // The book compared with OES: connections, records without a job, jobs and balances.
 pub mod compare;
 
-// The key, and how secrets are read from files.
+// What people are told of, and by which ways: HTTP to a webhook, or a program.
+pub mod alerts;
+
+// The key, how secrets are read from files, and how they stay out of others.
+pub mod confine;
 pub mod secret_file;
 pub mod signer;
 

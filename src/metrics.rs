@@ -1,13 +1,17 @@
 //! What is counted while it happens, and what a scrape shows beside it.
 
+mod alerts;
 mod compare;
 mod process;
 mod shown;
 mod verify;
 
 use std::{
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
-    time::Duration,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use prometheus_client::{
@@ -33,7 +37,9 @@ use crate::{
     health::BrokerSide,
     oes::Operation,
 };
+use alerts::AlertMetrics;
 use compare::Comparisons;
+use process::ProcessCollector;
 use shown::Shown;
 use verify::Verifications;
 
@@ -99,8 +105,10 @@ type OfJob = Family<JobLabels, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     registry: Mutex<Registry>,
     process: Mutex<Registry>,
+    usage: ProcessCollector,
     shown: Shown,
     comparisons: Comparisons,
+    alerts: AlertMetrics,
     messages: Family<ResultLabels, Counter>,
     refused: Family<CodeLabels, Counter>,
     decisions: Family<DecisionLabels, Counter>,
@@ -118,9 +126,11 @@ pub struct Metrics {
     actions: Family<KindLabels, Counter>,
     verifications: Verifications,
     shortfalls: Counter,
+    last_shortfall: Mutex<Option<Instant>>,
     log_bytes: Gauge,
     archived_jobs: Counter,
     archive_failures: Counter,
+    archive_failures_in_a_row: AtomicU32,
     archived_at: Gauge<f64, AtomicU64>,
 }
 
@@ -149,8 +159,10 @@ impl Metrics {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
             process: Mutex::default(),
+            usage: ProcessCollector::default(),
             shown: Shown::default(),
             comparisons: Comparisons::default(),
+            alerts: AlertMetrics::default(),
             messages: Family::default(),
             refused: Family::default(),
             decisions: Family::default(),
@@ -168,9 +180,11 @@ impl Metrics {
             actions: Family::default(),
             verifications: Verifications::default(),
             shortfalls: Counter::default(),
+            last_shortfall: Mutex::default(),
             log_bytes: Gauge::default(),
             archived_jobs: Counter::default(),
             archive_failures: Counter::default(),
+            archive_failures_in_a_row: AtomicU32::new(0),
             archived_at: Gauge::default(),
         };
         metrics.register();
@@ -185,9 +199,10 @@ impl Metrics {
         self.register_store(&mut registry);
         self.shown.register(&mut registry);
         self.comparisons.register(&mut registry);
+        self.alerts.register(&mut registry);
         self.verifications.register(&mut registry);
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        process.register_collector(Box::new(process::ProcessCollector));
+        process.register_collector(Box::new(self.usage.clone()));
     }
 
     fn register_jobs(&self, registry: &mut Registry) {
@@ -370,6 +385,15 @@ impl Metrics {
     /// A deallocation that OES cleared and the book cannot cover.
     pub fn shortfall(&self) {
         self.shortfalls.inc();
+        let mut last = self.last_shortfall.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(Instant::now());
+    }
+
+    /// How long ago that last happened, in this process's life.
+    #[must_use]
+    pub fn shortfall_ago(&self) -> Option<Duration> {
+        let last = self.last_shortfall.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map(|at| at.elapsed())
     }
 
     /// How long the log beside the database is.
@@ -386,11 +410,25 @@ impl Metrics {
     pub fn archived_all(&self, now: TimestampMs) {
         let since_epoch = now.since(TimestampMs::from_millis(0));
         self.archived_at.set(since_epoch.as_secs_f64());
+        self.archive_failures_in_a_row.store(0, Ordering::Relaxed);
     }
 
     /// History could not go into the archive.
     pub fn archive_failed(&self) {
         self.archive_failures.inc();
+        self.archive_failures_in_a_row.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often history could not go into the archive, one time after another.
+    #[must_use]
+    pub fn archiving_failing(&self) -> u32 {
+        self.archive_failures_in_a_row.load(Ordering::Relaxed)
+    }
+
+    /// How long the log beside the database was when it was last looked at, in bytes.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        u64::try_from(self.log_bytes.get()).unwrap_or(0)
     }
 
     /// A batch that was committed.
@@ -404,6 +442,7 @@ impl Metrics {
     /// # Errors
     /// Never for a string; the encoder's signature has an error.
     pub fn encode(&self, snapshot: &Snapshot, now: TimestampMs) -> Result<String, std::fmt::Error> {
+        self.usage.set_now(now);
         self.shown.show(snapshot, now);
         self.comparisons.show(&snapshot.comparisons);
         self.verifications.show(snapshot.verification_waiting);

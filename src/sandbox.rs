@@ -70,7 +70,7 @@ pub use platform::NONCES_MAX;
 pub use record::{Asked, PolicyResult, Record, Standing};
 pub use rules::{
     FinalRefusal, KeyOrder, NonceAfterError, NonceRefusal, RateLimit, ReadAmounts,
-    ReservedPartnerId, RetryAfter, Rules, RulesError, Settlement, Stance,
+    ReservedPartnerId, RetryAfter, Rules, RulesError, Settlement, Signatures, Stance,
 };
 pub use seed::{ClientSeed, ConnectionSeed, CurrencySeed, PartnerSeed, Seed, SeedError};
 pub use state::{Overview, Reservation, SandboxState};

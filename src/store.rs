@@ -7,6 +7,7 @@
 //! What must never happen here: a rule about money that is not in `domain`; a sum or comparison of
 //! quantities in SQL; a commit that is dropped or raced against a time limit.
 
+pub mod alerts;
 pub mod archive;
 pub mod backup;
 pub mod batch;

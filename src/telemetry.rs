@@ -12,7 +12,8 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use crate::{
@@ -37,9 +38,16 @@ pub enum TelemetryError {
     Twice(String),
 }
 
-/// The broker's client library logs whole messages when the broker returns them. What it has to say
-/// reaches us as errors, which are logged where they are handled.
-const QUIET: &str = "lapin";
+/// Crates that are never logged, whatever the filter says: the broker's client library logs the frames that
+/// it sends, and with them the password, and whole messages. What it has to say reaches us as errors, which are
+/// logged where they are handled.
+const NEVER_LOGGED: [&str; 2] = ["lapin", "amq_protocol"];
+
+/// Whether something may be logged at all.
+fn may_be_logged(target: &str) -> bool {
+    let of = |name: &str| target.strip_prefix(name).is_some_and(|rest| !rest.starts_with('_'));
+    !NEVER_LOGGED.into_iter().any(of)
+}
 
 /// Most warnings and errors that are kept to be shown.
 const PROBLEMS_KEPT_MAX: usize = 50;
@@ -111,16 +119,12 @@ impl Visit for Line {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
-    let directives = if config.filter.contains(QUIET) {
-        config.filter.clone()
-    } else {
-        format!("{},{QUIET}=off", config.filter)
-    };
-    let filter = EnvFilter::try_new(directives).map_err(|error| TelemetryError::BadFilter {
+    let filter = EnvFilter::try_new(&config.filter).map_err(|error| TelemetryError::BadFilter {
         filter: config.filter.clone(),
         reason: error.to_string(),
     })?;
-    let registry = tracing_subscriber::registry().with(filter).with(Remember);
+    let allowed = filter_fn(|metadata| may_be_logged(metadata.target()));
+    let registry = tracing_subscriber::registry().with(filter).with(allowed).with(Remember);
     let started = match config.format {
         LogFormat::Text => {
             let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -133,4 +137,19 @@ pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
             .try_init(),
     };
     started.map_err(|error| TelemetryError::Twice(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_log_the_password_is_never_logged() {
+        for name in NEVER_LOGGED {
+            assert!(!may_be_logged(name) && !may_be_logged(&format!("{name}::frames")), "{name}");
+        }
+        for target in ["settled", "settled::broker", "lapin_like", "hyper"] {
+            assert!(may_be_logged(target), "{target}");
+        }
+    }
 }

@@ -82,10 +82,9 @@ impl Web {
 }
 
 async fn healthz(State(web): State<Web>) -> Response {
-    if web.checks.health.is_alive() {
-        (StatusCode::OK, "ok\n").into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the writer has ended\n").into_response()
+    match web.checks.stuck() {
+        None => (StatusCode::OK, "ok\n").into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response(),
     }
 }
 

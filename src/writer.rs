@@ -47,6 +47,7 @@ use crate::{
     signer::SigningKey,
     store::{
         Mark, OpenedBook, StoreError,
+        alerts::AlertUpdate,
         archive::Removal,
         runs::FinishedRun,
         work::{BadMessage, BookEventOutcome, Counters},
@@ -248,6 +249,15 @@ impl WriterHandle {
     /// [`WriterGone`].
     pub async fn note_run(&self, run: FinishedRun) -> Result<Result<(), String>, WriterGone> {
         self.ask(|answer| Command::NoteRun { run: Box::new(run), answer }).await
+    }
+
+    /// Writes down what has become of alerts. With nothing to write, the answer tells that the writer has
+    /// the database and works.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn note_alerts(&self, update: AlertUpdate) -> Result<Result<(), String>, WriterGone> {
+        self.ask(|answer| Command::NoteAlerts { update: Box::new(update), answer }).await
     }
 
     /// Prepares nothing any more, so that the sender can come to its end.

@@ -32,6 +32,7 @@
 )]
 
 mod actions;
+mod alerts;
 mod api;
 mod architecture;
 mod archive;
@@ -42,9 +43,11 @@ mod chaos;
 mod client_s_life;
 mod configuration;
 mod crash_points;
+mod deployment;
 mod disk;
 mod explain;
 mod fairness;
+mod leaks;
 mod limits;
 mod metrics;
 mod no_job_lost;
@@ -59,6 +62,7 @@ mod sender_stops;
 mod sent_on;
 mod shutdown;
 mod signing_vectors;
+mod supervised;
 mod support;
 mod switches;
 mod sync;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use settled::{
-    domain::job::JobType,
+    domain::{alert::AlertKind, job::JobType},
     sandbox::{Effect, Fault, On, Times, When},
 };
 
@@ -205,3 +205,87 @@ async fn requests_to_oes_and_waits_for_its_rate_limit_are_counted_by_operation()
     assert_eq!(daemon.count(ended).await, 4);
     daemon.stop().await;
 }
+
+#[test]
+fn the_runbook_has_a_section_for_each_alert_and_no_other() {
+    let (runbook, rules) = (shipped("docs/RUNBOOK.md"), shipped("config/alerts.yml"));
+    let prometheus: BTreeSet<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let built_in: BTreeSet<&str> = AlertKind::ALL.into_iter().map(AlertKind::name).collect();
+    let mut sections = BTreeMap::new();
+    for part in runbook.split("\n## ").skip(1) {
+        let (title, text) = part.split_once('\n').unwrap();
+        assert!(sections.insert(title, text).is_none(), "{title} is there twice");
+    }
+    sections.remove("First").expect("what to do first");
+    let told: BTreeSet<&str> = sections.keys().copied().collect();
+    assert_eq!(told, prometheus.union(&built_in).copied().collect());
+    for (title, text) in &sections {
+        for part in ["**Means.**", "**Look.**", "**Do.**", "**Never**"] {
+            assert!(text.contains(part), "{title} does not say {part}");
+        }
+        let says_so = text.trim_start().starts_with("Prometheus only");
+        assert_eq!(says_so, !built_in.contains(title), "{title}: who has it");
+        assert!(prometheus.contains(title), "Prometheus does not have {title}");
+        for link in text.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            assert!(sections.keys().any(|name| name.to_lowercase() == link), "{title}: #{link}");
+        }
+    }
+    for kind in AlertKind::ALL {
+        let severity = format!("severity: {}", kind.severity());
+        let rule =
+            rules.split("- alert: ").find(|rule| rule.starts_with(&format!("{}\n", kind.name())));
+        assert!(rule.unwrap().contains(&severity), "{} is not of one severity", kind.name());
+    }
+}
+
+/// What the runbook tells people to type has to exist.
+#[tokio::test]
+async fn every_command_in_the_runbook_exists() {
+    let world = World::new().await;
+    let runbook = shipped("docs/RUNBOOK.md");
+    let mut seen = BTreeSet::new();
+    for rest in runbook.split("settled ").skip(1) {
+        let words: Vec<&str> = rest
+            .split([' ', '`', '\n', ')', ',', ';'])
+            .take_while(|word| {
+                !word.is_empty()
+                    && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+            })
+            .take_while(|word| !word.starts_with("--"))
+            .take(2)
+            .collect();
+        let flag =
+            rest.split(['`', '\n']).next().unwrap().split(' ').find(|word| word.starts_with("--"));
+        let is_command = |word: &str| COMMANDS.contains(&word);
+        if words.first().is_some_and(|word| is_command(word)) {
+            seen.insert((words, flag.map(|flag| flag.trim_end_matches(['.', ',', ')']))));
+        }
+    }
+    assert!(seen.len() > 15, "{seen:?}");
+    for (words, flag) in seen {
+        let mut arguments = words.clone();
+        arguments.push("--help");
+        let (success, help, error) = world.run(&arguments).await;
+        assert!(success, "settled {words:?}: {error}");
+        if let Some(flag) = flag {
+            assert!(help.contains(flag), "settled {words:?} has no {flag}");
+        }
+    }
+}
+
+/// Commands of `settled` that a runbook may name.
+const COMMANDS: [&str; 12] = [
+    "alerts",
+    "archive",
+    "book",
+    "doctor",
+    "health",
+    "jobs",
+    "key",
+    "reconcile",
+    "status",
+    "topology",
+    "verify",
+    "backup",
+];

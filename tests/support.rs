@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 pub(crate) mod node;
 pub(crate) mod power;
 pub(crate) mod proxy;
+pub(crate) mod receiver;
 pub(crate) mod recording;
 pub(crate) mod wire;
 pub(crate) mod world;

@@ -12,7 +12,7 @@ use lapin::{
     types::FieldTable,
 };
 
-use super::{BrokerError, Link, close, connect, within};
+use super::{BrokerError, Link, REPLY_SUCCESS, close, connect, within};
 use crate::{config::BrokerConfig, crash};
 
 /// The name under which the daemon consumes; a session has one consumer.
@@ -94,6 +94,28 @@ impl ConsumerSession {
         let call =
             self.channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default());
         within(self.call_timeout, "checking the consumer", call).await.map(drop)
+    }
+
+    /// How many messages are in another queue; nothing if it cannot be asked for, which is no fault of this
+    /// session.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`] when the session is over.
+    pub async fn count(&self, queue: &str) -> Result<Option<u32>, BrokerError> {
+        // A channel of its own, because the broker closes it if there is no such queue.
+        let opening = self.connection.create_channel();
+        let channel = within(self.call_timeout, "opening a channel", opening).await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let call = channel.queue_declare(queue.into(), options, FieldTable::default());
+        let counted = match tokio::time::timeout(self.call_timeout, call).await {
+            Ok(Ok(found)) => Some(found.message_count()),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        if channel.status().connected() {
+            let closing = channel.close(REPLY_SUCCESS, "OK".into());
+            within(self.call_timeout, "closing a channel", closing).await?;
+        }
+        Ok(counted)
     }
 
     /// Stops deliveries and waits until the broker has stopped them. What was delivered before may

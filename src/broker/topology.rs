@@ -2,7 +2,9 @@
 //!
 //! Jobs come from a quorum queue whose dead letters are kept at least once, which refuses publishers
 //! instead of dropping, and which never gives a message up on its own: a crash loop must not eat
-//! jobs. A queue that exists with other arguments stops the start, and is never changed.
+//! jobs. Should the broker give one up all the same, because somebody has set a policy or another consumer
+//! has rejected it, it goes to a queue of its own: a message there is one that nobody has taken in, and
+//! the queue's length tells it without a look at any message. A queue that exists with other arguments stops the start, and is never changed.
 
 use lapin::{
     Channel, Connection, ExchangeKind,
@@ -42,16 +44,19 @@ pub async fn declare(
     config: &BrokerConfig,
 ) -> Result<Vec<String>, BrokerError> {
     let this = Declared { connection, config };
-    let (jobs, dead) = (config.jobs_queue.as_str(), config.dead_queue());
+    let (jobs, dead, dropped) =
+        (config.jobs_queue.as_str(), config.dead_queue(), config.dropped_queue());
     let mut lines = vec![
         this.exchange(&config.dead_letter_exchange, &ExchangeKind::Direct).await?,
         this.exchange(&config.outcomes_exchange, &ExchangeKind::Topic).await?,
     ];
     lines.push(this.queue(&dead, &[]).await?);
     lines.push(this.bind(&dead, &config.dead_letter_exchange, jobs).await?);
+    lines.push(this.queue(&dropped, &[]).await?);
+    lines.push(this.bind(&dropped, &config.dead_letter_exchange, &dropped).await?);
     let dead_lettering = [
         ("x-dead-letter-exchange", config.dead_letter_exchange.as_str()),
-        ("x-dead-letter-routing-key", jobs),
+        ("x-dead-letter-routing-key", dropped.as_str()),
         ("x-dead-letter-strategy", "at-least-once"),
         ("x-overflow", "reject-publish"),
     ];
@@ -84,8 +89,9 @@ pub async fn remove(
     further_queues: &[&str],
 ) -> Result<(), BrokerError> {
     let this = Declared { connection, config };
-    let dead = config.dead_queue();
-    for queue in further_queues.iter().copied().chain([config.jobs_queue.as_str(), &dead]) {
+    let (dead, dropped) = (config.dead_queue(), config.dropped_queue());
+    let own = [config.jobs_queue.as_str(), &dead, &dropped];
+    for queue in further_queues.iter().copied().chain(own) {
         let channel = this.channel().await?;
         let call = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
         this.answer(call, &format!("queue {queue}"), "").await?;
@@ -121,7 +127,7 @@ pub async fn check(
             channel.exchange_declare(name.as_str().into(), kind, options, FieldTable::default());
         lines.push(this.answer(call, &what, "").await.map(|()| what));
     }
-    for name in [&config.dead_queue(), &config.jobs_queue] {
+    for name in [&config.dead_queue(), &config.dropped_queue(), &config.jobs_queue] {
         let options = QueueDeclareOptions { passive: true, ..durable_queue() };
         let what = format!("queue {name}");
         let channel = this.channel().await?;

@@ -6,6 +6,7 @@ use anyhow::bail;
 
 use super::output;
 use crate::{
+    alerts::Channels,
     broker::{self, BrokerError},
     clock::{Clock as _, SystemClock},
     config::Config,
@@ -16,6 +17,7 @@ use crate::{
     signer::SigningKey,
     store::{
         Mark,
+        alerts::Channel,
         archive::open_history,
         lock::{BookLock, LockError, socket_path},
         mark::Standing,
@@ -71,6 +73,7 @@ pub(super) async fn run(file: Option<&Path>) -> anyhow::Result<()> {
         report.tell("broker", finding)?;
     }
     report.tell("oes", oes(&config).await)?;
+    report.tell("alerts", alerts(&config))?;
     if report.bad == 0 { Ok(()) } else { bail!("{} things need attention", report.bad) }
 }
 
@@ -103,6 +106,26 @@ fn limits(config: &Config) -> String {
         ),
     ]
     .join("\n")
+}
+
+/// Whether anybody is told of alerts. Nothing is sent: that is for `settled alerts test`.
+fn alerts(config: &Config) -> Finding {
+    let channels = match Channels::new(&config.alerts) {
+        Ok(channels) => channels,
+        Err(error) => return Finding::Bad(error.to_string()),
+    };
+    let mut ways: Vec<&str> = channels.configured().into_iter().map(Channel::as_str).collect();
+    if channels.has_heartbeat() {
+        ways.push("heartbeat");
+    }
+    if ways.is_empty() {
+        return Finding::Note(
+            "nobody is told by the daemon itself: set alerts.webhook_url or alerts.command, or have \
+             Prometheus watch /metrics with the rules in config/alerts.yml"
+                .to_owned(),
+        );
+    }
+    Finding::Good(format!("{} can be used; `settled alerts test` sends a notice", ways.join(", ")))
 }
 
 fn key(config: &Config) -> Finding {

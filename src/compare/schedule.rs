@@ -67,9 +67,14 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             done = carry_out(&desk, next.task, &mut told) => done,
         };
-        if let Err(error) = done {
-            desk.metrics.comparison_failed(next.task.name());
-            tracing::warn!(what = next.task.name(), %error, "a comparison with OES could not be done");
+        match done {
+            Ok(()) => desk.metrics.comparison_done(next.task.name()),
+            Err(error) => {
+                desk.metrics.comparison_failed(next.task.name());
+                tracing::warn!(
+                    what = next.task.name(), %error, "a comparison with OES could not be done"
+                );
+            }
         }
         next.due = desk.clock.now().after(next.every);
     }

@@ -99,7 +99,7 @@ impl Desk {
         }
         swept.at_risk =
             at_risk.into_iter().map(|(currency, total)| (currency, total.to_string())).collect();
-        self.metrics.swept(swept.without_job, &swept.at_risk);
+        self.metrics.swept(self.clock.now(), swept.without_job, &swept.at_risk);
         Ok(swept)
     }
 

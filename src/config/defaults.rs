@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    AmountForm, ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HttpConfig,
-    LogConfig, LogFormat, OesConfig, OperatorConfig, RetryConfig, ShutdownConfig, StoreConfig,
-    WriterConfig,
+    AmountForm, ArchiveConfig, AuthStyle, BrokerConfig, BrokerUrl, DecideConfig, HealthConfig,
+    HttpConfig, LogConfig, LogFormat, OesConfig, OperatorConfig, RetryConfig, ShutdownConfig,
+    StoreConfig, WriterConfig,
 };
 
 impl Default for StoreConfig {
@@ -96,6 +96,12 @@ impl Default for HttpConfig {
 impl Default for OperatorConfig {
     fn default() -> Self {
         Self { confirm_within_s: 4 * 3_600 }
+    }
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self { stuck_after_s: 120 }
     }
 }
 

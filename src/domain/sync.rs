@@ -85,6 +85,24 @@ impl SyncKind {
         }
     }
 
+    /// Whether somebody should know when it stays: records can be refused, or cleared, wrongly.
+    #[must_use]
+    pub const fn needs_attention(self) -> bool {
+        match self {
+            Self::NewConnection
+            | Self::ChangedConnection
+            | Self::Deactivated
+            | Self::GoneConnection
+            | Self::Reactivated
+            | Self::Unreadable => true,
+            Self::Activated
+            | Self::SuspendedHere
+            | Self::NotReady
+            | Self::NewCurrency
+            | Self::UnsupportedCurrency => false,
+        }
+    }
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

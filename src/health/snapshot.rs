@@ -13,6 +13,7 @@ impl Checks {
         let released = readers.released_unconfirmed().await?;
         let approvals = readers.approvals_waiting().await?;
         let outbox = readers.outbox_waiting().await?;
+        let notices = readers.notices_waiting().await?;
         Ok(Snapshot {
             jobs: readers
                 .job_counts()
@@ -33,6 +34,8 @@ impl Checks {
             outbox_waiting: (outbox.messages, outbox.oldest_since_ms),
             quarantined: readers.quarantined_count().await?,
             overdrawn: readers.overdrawn_count().await?,
+            notices_waiting: (notices.notices, notices.oldest_since_ms),
+            dropped: self.health.dropped(),
             sender_stopped: self.sender_stopped(),
             switches: self.switches.now(),
             consumer_connected: self.health.is_broker_connected(BrokerSide::Consumer),

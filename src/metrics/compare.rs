@@ -1,6 +1,9 @@
 //! What is counted of comparisons with OES.
 
-use std::{collections::BTreeMap, sync::atomic::AtomicU64};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -21,12 +24,14 @@ pub(super) struct Comparisons {
     sync_differences: Family<KindLabels, Gauge>,
     synced_at: Gauge<f64, AtomicU64>,
     without_job: Gauge,
+    swept_at: Gauge<f64, AtomicU64>,
     at_risk: Family<CurrencyLabels, Gauge<f64, AtomicU64>>,
     adopted: Counter,
     runs: Family<ResultLabels, Counter>,
     failed: Family<KindLabels, Counter>,
     differences: Family<KindLabels, Gauge>,
     compared_at: Gauge<f64, AtomicU64>,
+    in_a_row: Mutex<BTreeMap<&'static str, u32>>,
 }
 
 impl Default for Comparisons {
@@ -35,12 +40,14 @@ impl Default for Comparisons {
             sync_differences: Family::default(),
             synced_at: Gauge::default(),
             without_job: Gauge::default(),
+            swept_at: Gauge::default(),
             at_risk: Family::default(),
             adopted: Counter::default(),
             runs: Family::default(),
             failed: Family::default(),
             differences: Family::default(),
             compared_at: Gauge::default(),
+            in_a_row: Mutex::default(),
         };
         for kind in SyncKind::ALL {
             drop(new.sync_differences.get_or_create(&KindLabels { kind: kind.as_str() }));
@@ -74,6 +81,9 @@ impl Comparisons {
         registry.register_with_unit("sync_last_timestamp", help, Unit::Seconds, metric);
         let help = "Records that OES held as reserved at the last look and that have no job here";
         registry.register("records_without_job", help, self.without_job.clone());
+        let help = "When OES was last asked for reserved records by this process";
+        let metric = self.swept_at.clone();
+        registry.register_with_unit("sweep_last_timestamp", help, Unit::Seconds, metric);
         let help = "How much those records move, base units, by currency";
         registry.register("records_without_job_quantity", help, self.at_risk.clone());
         let help = "Records without a job that were taken in";
@@ -116,7 +126,8 @@ impl Metrics {
     }
 
     /// OES was asked for records without a job; this many are left, and move this much.
-    pub fn swept(&self, without_job: usize, at_risk: &BTreeMap<String, String>) {
+    pub fn swept(&self, at: TimestampMs, without_job: usize, at_risk: &BTreeMap<String, String>) {
+        self.comparisons.swept_at.set(seconds(Some(at)));
         self.comparisons.without_job.set(i64::try_from(without_job).unwrap_or(i64::MAX));
         self.comparisons.at_risk.clear();
         for (currency, quantity) in at_risk {
@@ -139,5 +150,45 @@ impl Metrics {
     /// A comparison on the schedule could not be done.
     pub fn comparison_failed(&self, kind: &'static str) {
         self.comparisons.failed.get_or_create(&KindLabels { kind }).inc();
+        let mut in_a_row = self.failures_in_a_row();
+        let failures = in_a_row.entry(kind).or_default();
+        *failures = failures.saturating_add(1);
+    }
+
+    /// A comparison on the schedule was done.
+    pub fn comparison_done(&self, kind: &'static str) {
+        self.failures_in_a_row().remove(kind);
+    }
+
+    fn failures_in_a_row(&self) -> MutexGuard<'_, BTreeMap<&'static str, u32>> {
+        self.comparisons.in_a_row.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often comparisons on the schedule have failed one after another, by kind.
+    #[must_use]
+    pub fn comparisons_failing(&self) -> Vec<(&'static str, u32)> {
+        self.failures_in_a_row().iter().map(|(kind, failures)| (*kind, *failures)).collect()
+    }
+
+    /// Records without a job at the last look; nothing before this process has looked.
+    #[must_use]
+    pub fn records_without_job(&self) -> Option<u64> {
+        let has_looked = self.comparisons.swept_at.get() > 0.0;
+        has_looked.then(|| u64::try_from(self.comparisons.without_job.get()).unwrap_or(0))
+    }
+
+    /// Differences of connections and currencies that somebody should know of, at the last look; nothing
+    /// before this process has looked.
+    #[must_use]
+    pub fn sync_differences(&self) -> Option<u64> {
+        let has_looked = self.comparisons.synced_at.get() > 0.0;
+        has_looked.then(|| {
+            let kinds = SyncKind::ALL.into_iter().filter(|kind| kind.needs_attention());
+            let count = |kind: SyncKind| {
+                let labels = KindLabels { kind: kind.as_str() };
+                self.comparisons.sync_differences.get_or_create(&labels).get()
+            };
+            kinds.map(|kind| u64::try_from(count(kind)).unwrap_or(0)).sum()
+        })
     }
 }

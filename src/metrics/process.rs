@@ -1,9 +1,15 @@
 //! What the process itself uses, under the names that every Prometheus client has for it.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use procfs::{
-    CurrentSI as _, KernelStats, ProcResult, WithCurrentSystemInfo as _,
+    ProcResult, WithCurrentSystemInfo as _,
     process::{LimitValue, Process},
 };
 use prometheus_client::{
@@ -11,10 +17,22 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _},
     metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
+use rustix::time::{ClockId, clock_gettime};
 
-/// Read from `/proc` at each scrape.
-#[derive(Debug)]
-pub(super) struct ProcessCollector;
+use crate::domain::time::TimestampMs;
+
+/// Read from the process's own part of `/proc` at each scrape: a hardened service sees no other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ProcessCollector {
+    now_ms: Arc<AtomicI64>,
+}
+
+impl ProcessCollector {
+    /// What time it is at the scrape that comes next.
+    pub(super) fn set_now(&self, now: TimestampMs) {
+        self.now_ms.store(now.as_millis(), Ordering::Relaxed);
+    }
+}
 
 /// What is read. All of it, or nothing: half a picture would look like a change.
 struct Usage {
@@ -24,7 +42,7 @@ struct Usage {
     threads: i64,
     open_files: u64,
     open_files_max: Option<u64>,
-    started_at_s: f64,
+    age_s: f64,
 }
 
 /// A count that a float holds exactly for any machine that there is.
@@ -39,7 +57,8 @@ impl Usage {
         let process = Process::myself()?;
         let stat = process.stat()?;
         let ticks_per_s = float(procfs::ticks_per_second().max(1));
-        let boot_s = float(KernelStats::current()?.btime);
+        let since_boot = clock_gettime(ClockId::Boottime);
+        let since_boot_s = float(u64::try_from(since_boot.tv_sec).unwrap_or(0));
         Ok(Self {
             cpu_s: float(stat.utime.saturating_add(stat.stime)) / ticks_per_s,
             resident_bytes: stat.rss_bytes().get(),
@@ -50,7 +69,7 @@ impl Usage {
                 LimitValue::Value(most) => Some(most),
                 LimitValue::Unlimited => None,
             },
-            started_at_s: boot_s + float(stat.starttime) / ticks_per_s,
+            age_s: (since_boot_s - float(stat.starttime) / ticks_per_s).max(0.0),
         })
     }
 }
@@ -85,7 +104,9 @@ impl Collector for ProcessCollector {
             gauge("process_max_fds", "Most file descriptors that may be open", float(most))?;
         }
         let help = "When the process was started, seconds since the epoch";
-        gauge("process_start_time_seconds", help, usage.started_at_s)
+        let now_ms = u64::try_from(self.now_ms.load(Ordering::Relaxed)).unwrap_or(0);
+        let started_at_s = (float(now_ms) / 1_000.0 - usage.age_s).max(0.0);
+        gauge("process_start_time_seconds", help, started_at_s)
     }
 }
 
@@ -98,7 +119,7 @@ mod tests {
         let usage = Usage::read().unwrap();
         assert!(usage.resident_bytes > 100_000 && usage.virtual_bytes >= usage.resident_bytes);
         assert!(usage.threads >= 1 && usage.open_files >= 3);
-        assert!(usage.cpu_s >= 0.0 && usage.started_at_s > 1_600_000_000.0);
+        assert!(usage.cpu_s >= 0.0 && usage.age_s < 86_400.0);
         assert!((float(u64::MAX) - 1.8e19).abs() < 1e18);
         assert!((float(4_294_967_297) - 4_294_967_297.0).abs() < f64::EPSILON);
     }

@@ -88,6 +88,10 @@ pub struct Snapshot {
     pub batch_age: Duration,
     /// What the last comparison with OES has found.
     pub comparisons: PastRuns,
+    /// Notices of alerts that wait to be delivered, and since when the first does.
+    pub notices_waiting: (u64, Option<TimestampMs>),
+    /// Messages of the jobs queue that the broker has given up by itself, where that is known.
+    pub dropped: Option<u64>,
     /// How far the daemon's time is ahead of the machine's clock.
     pub clock_ahead: Duration,
     /// Jobs that wait for the read before their decision.
@@ -110,6 +114,9 @@ pub(super) struct Shown {
     outbox_age: FloatGauge,
     quarantined: Gauge,
     overdrawn: Gauge,
+    notices_waiting: Gauge,
+    notices_age: FloatGauge,
+    dropped: Gauge,
     sender_stopped: Family<CauseLabels, Gauge<i64, AtomicI64>>,
     switches: Family<SwitchLabels, Gauge>,
     broker_connected: Family<KindLabels, Gauge>,
@@ -130,6 +137,13 @@ impl Shown {
         registry.register("quarantined_messages", help, self.quarantined.clone());
         let help = "Balances whose available quantity is below zero";
         registry.register("overdrawn_balances", help, self.overdrawn.clone());
+        let help = "Notices of alerts that wait to be delivered";
+        registry.register("alert_notices_waiting", help, self.notices_waiting.clone());
+        let (help, metric) = ("How long the first of them has waited", self.notices_age.clone());
+        registry.register_with_unit("alert_notices_oldest_age", help, Unit::Seconds, metric);
+        let help = "Messages of the jobs queue that the broker has given up by itself, and that nobody \
+                    has taken from where it has put them";
+        registry.register("dropped_messages", help, self.dropped.clone());
         let help = "Whether nothing is sent to OES, by cause";
         registry.register("sender_stopped", help, self.sender_stopped.clone());
         let help = "Whether an operator lets intake, signing and sending go on";
@@ -213,6 +227,10 @@ impl Shown {
         self.outbox_age.set(age(oldest));
         self.quarantined.set(gauge(snapshot.quarantined));
         self.overdrawn.set(gauge(snapshot.overdrawn));
+        let (notices, oldest) = snapshot.notices_waiting;
+        self.notices_waiting.set(gauge(notices));
+        self.notices_age.set(age(oldest));
+        self.dropped.set(gauge(snapshot.dropped.unwrap_or(0)));
         for (kind, connected) in
             [("consumer", snapshot.consumer_connected), ("publisher", snapshot.publisher_connected)]
         {

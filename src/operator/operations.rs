@@ -112,7 +112,8 @@ impl Operations {
             }
             if let JobAction::Close(outcome) = action {
                 for record in chunk {
-                    self.check_end(*record, outcome).await?;
+                    // Asking OES is a deep call, and most requests do not come here.
+                    Box::pin(self.check_end(*record, outcome)).await?;
                 }
             }
             acted.extend(self.writer.act(action, chunk.to_vec(), by.clone()).await?);
@@ -126,7 +127,7 @@ impl Operations {
         let Some(desk) = &self.desk else { return Ok(()) };
         let jobs = self.readers.jobs_about(&[record]).await?;
         let Some(job) = jobs.get(&record) else { return Ok(()) };
-        let looked = tokio::time::timeout(LOOK_TIMEOUT, desk.look_at(record)).await;
+        let looked = tokio::time::timeout(LOOK_TIMEOUT, Box::pin(desk.look_at(record))).await;
         let shown = match looked {
             Ok(Ok(Some(shown))) => shown,
             Ok(Ok(None)) => return Ok(()),

@@ -112,6 +112,7 @@ impl Announcer {
         let mut failures: u32 = 0;
         let mut progress = Progress::from_the_start();
         while !stop.is_cancelled() {
+            self.wake.announce.pulse.beat();
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
                 opened = PublisherSession::open(&self.config) => opened,
@@ -163,6 +164,7 @@ impl Announcer {
         stop: &CancellationToken,
     ) -> Result<SessionEnd, StoreError> {
         loop {
+            self.wake.announce.pulse.beat();
             // Asked before messages are tried: what ended the session is none of them.
             if !session.is_open() {
                 let closed = BrokerError::lost("publishing", "the connection is closed");
@@ -208,6 +210,10 @@ impl Announcer {
     /// Says whether the broker blocks the session. Ends when it does and the daemon is asked to end.
     async fn watch_blocked(&self, session: &PublisherSession, stop: &CancellationToken) {
         let tell = |blocked| {
+            if blocked {
+                // Waiting for the broker to have room is no fault of ours.
+                self.wake.announce.pulse.beat();
+            }
             match (self.health.publisher_blocked(blocked), blocked) {
                 (false, true) => tracing::error!(
                     "the broker takes no messages, because it is short of memory or disk: outcomes wait"

@@ -242,6 +242,7 @@ pub async fn run(
             }
             continue;
         }
+        wake.decide.pulse.beat();
         let now = clock.now();
         let due = readers.next_decision_due(now, verifies).await?;
         if due.is_some_and(|due| due <= now) {

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::budget::Budget;
+use super::{budget::Budget, wake::Wake};
 use crate::{
     crash,
     domain::{
@@ -74,6 +74,8 @@ pub struct RecordReader {
     pub budget: Arc<Budget>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Whose loops they are that wait here.
+    pub wake: Wake,
 }
 
 impl RecordReader {
@@ -133,7 +135,14 @@ impl RecordReader {
 
     /// Waits until a read may be sent. A token that was refused may have been replaced meanwhile.
     async fn wait_for_leave(&self, purpose: Purpose) {
+        // It may take as long as OES likes; after it, one request is one thing.
+        let resting = match purpose {
+            Purpose::Verify => Some(self.wake.verify.pulse.rest()),
+            Purpose::ReadBack | Purpose::Probe => Some(self.wake.resolve.pulse.rest()),
+            Purpose::Compare => None,
+        };
         self.budget.wait_for_read().await;
+        drop(resting);
         self.metrics.read(purpose);
         if !matches!(self.budget.permission(), Permission::Stopped(StopCause::TokenRefused, _)) {
             return;

@@ -88,10 +88,14 @@ impl Receiver {
         let mut course = Course::default();
         let switches = self.writer.switches();
         while !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = switches.until(Switch::Intake, true) => {}
+            if !switches.is_on(Switch::Intake) {
+                let _resting = self.health.receiver_pulse.rest();
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = switches.until(Switch::Intake, true) => {}
+                }
             }
+            self.health.receiver_pulse.beat();
             let began = Instant::now();
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
@@ -102,6 +106,7 @@ impl Receiver {
                 Err(error) => SessionEnd::Lost(error),
             };
             self.health.broker_connected(BrokerSide::Consumer, false);
+            self.health.receiver_pulse.beat();
             match end {
                 SessionEnd::Stopped | SessionEnd::WriterGone => break,
                 SessionEnd::SwitchedOff => {
@@ -122,6 +127,7 @@ impl Receiver {
                 }
             }
         }
+        self.health.receiver_pulse.ended();
     }
 
     async fn open(&self, course: &Course) -> Result<ConsumerSession, BrokerError> {
@@ -179,9 +185,12 @@ impl Receiver {
         let switches = self.writer.switches();
         let switched_off = switches.until(Switch::Intake, false);
         tokio::pin!(switched_off);
+        let dropped = self.config.dropped_queue();
         let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // The watchdog's tick is never far.
+            self.health.receiver_pulse.beat();
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = &mut switched_off => return Err(SessionEnd::SwitchedOff),
@@ -199,7 +208,10 @@ impl Receiver {
                         self.widen(session, tag).await?;
                     }
                 }
-                _ = watchdog.tick() => session.check().await?,
+                _ = watchdog.tick() => {
+                    session.check().await?;
+                    self.health.dropped_by_broker(session.count(&dropped).await?);
+                }
             }
         }
     }

@@ -193,10 +193,13 @@ impl Feeder {
             }
             // No more permits than attempts, because each costs a piece of the rate limit.
             let due = self.readers.due_attempts_count(self.clock.now(), PREPARED_MAX).await?;
+            // Leave to send may take as long as OES likes.
+            let resting = self.wake.send.pulse.rest();
             let permits = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 permits = self.budget.send_permits(due) => permits,
             };
+            drop(resting);
             if self.writer.prepare(permits).await == Err(WriterGone) {
                 return Ok(());
             }

@@ -6,24 +6,39 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Clock, domain::time::TimestampMs};
+use crate::{clock::Clock, domain::time::TimestampMs, health::pulse::Pulse};
 
 /// Longest time that a loop rests without looking for work.
 const REST_MAX: Duration = Duration::from_secs(5);
+
+/// The bell of a loop, and the loop's pulse: ringing and resting belong together.
+#[derive(Debug, Default)]
+pub struct Bell {
+    notify: Notify,
+    /// Whether the loop comes back from what it does.
+    pub pulse: Pulse,
+}
+
+impl Bell {
+    /// Wakes the loop, or has it look again before it rests.
+    pub fn notify_one(&self) {
+        self.notify.notify_one();
+    }
+}
 
 /// The bells of the loops that have one.
 #[derive(Clone, Debug, Default)]
 pub struct Wake {
     /// A job may be decidable.
-    pub decide: Arc<Notify>,
+    pub decide: Arc<Bell>,
     /// A job waits for the read before its decision.
-    pub verify: Arc<Notify>,
+    pub verify: Arc<Bell>,
     /// A decided job waits for an attempt.
-    pub send: Arc<Notify>,
+    pub send: Arc<Bell>,
     /// A record is to be read back.
-    pub resolve: Arc<Notify>,
+    pub resolve: Arc<Bell>,
     /// A message waits in the outbox.
-    pub announce: Arc<Notify>,
+    pub announce: Arc<Bell>,
     /// Old history is to go into the archive now.
     pub archive: Arc<Notify>,
 }
@@ -34,6 +49,18 @@ impl Wake {
         for bell in [&self.decide, &self.verify, &self.send, &self.resolve, &self.announce] {
             bell.notify_one();
         }
+    }
+
+    /// The pulses of the loops that have a bell, with their names.
+    #[must_use]
+    pub fn pulses(&self) -> [(&'static str, &Pulse); 5] {
+        [
+            ("verifier", &self.verify.pulse),
+            ("decider", &self.decide.pulse),
+            ("feeder", &self.send.pulse),
+            ("resolver", &self.resolve.pulse),
+            ("announcer", &self.announce.pulse),
+        ]
     }
 }
 
@@ -48,15 +75,16 @@ pub enum Rested {
 
 /// Rests until the bell rings, `due` has come, [`REST_MAX`] has passed, or the daemon ends.
 pub async fn rest(
-    bell: &Notify,
+    bell: &Bell,
     due: Option<TimestampMs>,
     clock: &dyn Clock,
     stop: &CancellationToken,
 ) -> Rested {
     let wait = due.map_or(REST_MAX, |due| due.since(clock.now()).min(REST_MAX));
+    let _resting = bell.pulse.rest();
     tokio::select! {
         () = stop.cancelled() => Rested::Stop,
-        () = bell.notified() => Rested::Work,
+        () = bell.notify.notified() => Rested::Work,
         () = tokio::time::sleep(wait) => Rested::Work,
     }
 }

@@ -57,6 +57,16 @@ pub enum KeyOrder {
     Any,
 }
 
+/// Whether it matters who has signed an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Signatures {
+    /// It must be a registered key, over these very bytes.
+    Checked,
+    /// Nobody looks: for load tests, where checking would cost more than everything else here.
+    Unchecked,
+}
+
 /// How amounts are written in what the partner reads; the reference has both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -126,6 +136,8 @@ pub struct Rules {
     pub nonce_after_error: NonceAfterError,
     /// Whether the order of keys in a payload matters.
     pub key_order: KeyOrder,
+    /// Whether it matters who has signed an update.
+    pub signatures: Signatures,
     /// How amounts are written in what the partner reads.
     pub read_amounts: ReadAmounts,
     /// Whether the partner sees its own id of a reserved record.
@@ -152,6 +164,7 @@ impl Default for Rules {
             nonce_refusal: NonceRefusal::Conflict,
             nonce_after_error: NonceAfterError::Consumed,
             key_order: KeyOrder::Documented,
+            signatures: Signatures::Checked,
             read_amounts: ReadAmounts::BaseUnits,
             reserved_partner_id: ReservedPartnerId::Absent,
             settlement: Settlement::Async,

@@ -49,6 +49,7 @@ pub(super) async fn flush(
     actions::switches(connection, work).await?;
     messages::published(connection, work).await?;
     super::runs::flush(connection, work).await?;
+    super::alerts::flush(connection, work).await?;
     jobs::job_counts(connection, work).await?;
     archive::remove(connection, work).await
 }

@@ -103,15 +103,16 @@ const fn form(kind: Kind) -> Form {
     Form { from, number, columns }
 }
 
-/// How many of the rows that ?1 names there are, and how they are written down, in their order.
+/// How many of the rows that ?1 names there are, and how they are written down, nearly in their order:
+/// [`in_order`] makes sure of it, because sorting in SQLite would copy each line more than once.
 fn lines_of(kind: Kind) -> String {
     let Form { from, number, columns } = form(kind);
     let word = kind.as_str();
     // A limit keeps SQLite from merging the two selects: it would read a table that is partly in
     // archives from its begin to its end.
     format!(
-        "SELECT '{word}', count(*), group_concat(line, char(10) ORDER BY number)
-         FROM (SELECT {number} AS number, json_array({columns}) AS line
+        "SELECT '{word}', count(*), group_concat(line, char(10))
+         FROM (SELECT json_array({columns}) AS line
                FROM (SELECT value ->> 0 AS first_of_span, value ->> 1 AS last_of_span
                      FROM json_each(?1, '$.{word}')) CROSS JOIN {from}
                WHERE {number} BETWEEN first_of_span AND last_of_span LIMIT -1)"
@@ -303,9 +304,21 @@ fn all_lines<'a>(
             let expected = usize::try_from(named).unwrap_or(usize::MAX);
             return Err(StoreError::Moved { doing: SEALING, expected, changed });
         }
-        all.insert(kind, text.split(LINE_BREAK).collect());
+        all.insert(kind, in_order(text.split(LINE_BREAK).collect()));
     }
     Ok(all)
+}
+
+/// Lines in the order of their rows' numbers, which every line begins with.
+fn in_order(mut lines: Vec<&str>) -> Vec<&str> {
+    let number = |line: &&str| -> Option<i64> {
+        let end = line.find([',', ']'])?;
+        line.get(1..end)?.parse().ok()
+    };
+    if !lines.is_sorted_by_key(number) {
+        lines.sort_by_key(number);
+    }
+    lines
 }
 
 /// What a batch adds, as it is sealed.

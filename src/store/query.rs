@@ -32,7 +32,7 @@ pub use quarantine::{QuarantineFilter, QuarantineLine, QuarantinedBytes, Requeue
 pub use runs::{FindingLine, RunLine};
 pub use settings::{FieldChange, SettingLine, SettingsFilter};
 pub use timeline::{AttemptLine, DecisionLine, JobHistory, NoteLine, OutboxLine, TransferLine};
-pub use watch::{OutboxWaiting, Overdrawn};
+pub use watch::{Examples, OutboxWaiting, Overdrawn};
 
 /// A message that waits to be published.
 #[derive(Clone, Debug)]

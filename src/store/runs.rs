@@ -97,6 +97,13 @@ pub struct PastRuns {
 }
 
 impl PastRuns {
+    /// How many differences the last comparison had.
+    #[must_use]
+    pub fn differences(&self) -> u64 {
+        let kinds = FindingKind::ALL.into_iter().filter(|kind| kind.is_difference());
+        kinds.map(|kind| self.count_of(kind)).fold(0, u64::saturating_add)
+    }
+
     /// How many findings of a kind the last comparison had.
     #[must_use]
     pub fn count_of(&self, kind: FindingKind) -> u64 {

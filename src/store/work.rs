@@ -23,6 +23,7 @@ pub use changes::{
 };
 pub(super) use sums::daily_key;
 
+use super::alerts::AlertUpdate;
 use super::archive::Removal;
 use super::runs::FinishedRun;
 use crate::domain::{
@@ -466,6 +467,11 @@ impl Work {
     /// Writes a comparison with OES down.
     pub fn note_run(&mut self, run: FinishedRun) {
         self.changes.runs.push(run);
+    }
+
+    /// Writes down what has become of alerts and of the notices about them.
+    pub fn note_alerts(&mut self, update: AlertUpdate) {
+        self.changes.alerts.push(update);
     }
 
     /// Takes a fact of the exchange into the book, at most once.

@@ -47,7 +47,7 @@ pub(crate) async fn serve<L: Listener>(
         let (slot, stream) = accepted;
         let (router, stop) = (router.clone(), stop.clone());
         tracker.spawn(async move {
-            serve_connection(stream, router, stop).await;
+            Box::pin(serve_connection(stream, router, stop)).await;
             drop(slot);
         });
     }

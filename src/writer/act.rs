@@ -26,7 +26,11 @@ use crate::{
         sign,
         verify::{self, FirstRead},
     },
-    store::work::{JobEventKind, Work, WorkError},
+    store::{
+        alerts::AlertUpdate,
+        archive::Removal,
+        work::{JobEventKind, Work, WorkError},
+    },
 };
 
 /// The steps at work on one batch.
@@ -110,13 +114,13 @@ impl Act<'_> {
                 Ok(Done::Switched(self.set_switch(*switch, *on, by)))
             }
             Command::Archive { removal, .. } => {
-                let fits = self.work.archive(removal.as_ref().clone());
-                Ok(Done::Archived(fits.then_some(()).ok_or_else(|| "one at a time".to_owned())))
+                Ok(Done::Archived(self.archive(removal.as_ref().clone())))
             }
             Command::NoteRun { run, .. } => {
                 self.work.note_run(run.as_ref().clone());
                 Ok(Done::Nothing)
             }
+            Command::NoteAlerts { update, .. } => Ok(self.note_alerts(update)),
             Command::StopPreparing { .. } => Ok(Done::Nothing),
         }
     }
@@ -160,6 +164,17 @@ impl Act<'_> {
         };
         let attempt = sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?;
         Ok(Some((attempt, permit)))
+    }
+
+    /// Removes archived rows, once a batch.
+    fn archive(&mut self, removal: Removal) -> Result<(), String> {
+        let fits = self.work.archive(removal);
+        fits.then_some(()).ok_or_else(|| "one at a time".to_owned())
+    }
+
+    fn note_alerts(&mut self, update: &AlertUpdate) -> Done {
+        self.work.note_alerts(update.clone());
+        Done::Nothing
     }
 
     /// What reads mean, and the decisions that follow: they share one commit.

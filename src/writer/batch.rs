@@ -243,7 +243,7 @@ impl Writer {
             (Command::Archive { answer, .. }, Done::Archived(told)) => {
                 let _waiting = answer.send(told);
             }
-            (Command::NoteRun { answer, .. }, _) => {
+            (Command::NoteRun { answer, .. } | Command::NoteAlerts { answer, .. }, _) => {
                 let _waiting = answer.send(Ok(()));
             }
             (Command::StopPreparing { answer }, _) => {
@@ -288,6 +288,7 @@ impl Writer {
                 | Command::SettleFirstReads { .. }
                 | Command::Archive { .. }
                 | Command::NoteRun { .. }
+                | Command::NoteAlerts { .. }
                 | Command::StopPreparing { .. }
                 | Command::Published { .. }
                 | Command::Park { .. },

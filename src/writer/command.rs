@@ -22,6 +22,7 @@ use crate::{
         sign::PreparedAttempt,
         verify::FirstRead,
     },
+    store::alerts::AlertUpdate,
     store::archive::Removal,
     store::runs::FinishedRun,
     store::work::{BadMessage, BookEventOutcome, ContentHashKey, Needs},
@@ -79,6 +80,8 @@ pub(super) enum Command {
     Archive { removal: Box<Removal>, answer: oneshot::Sender<Result<(), String>> },
     /// A comparison with OES that has ended.
     NoteRun { run: Box<FinishedRun>, answer: oneshot::Sender<Result<(), String>> },
+    /// What has become of alerts; with nothing in it, a sign that the writer works.
+    NoteAlerts { update: Box<AlertUpdate>, answer: oneshot::Sender<Result<(), String>> },
     /// Prepare nothing any more.
     StopPreparing { answer: oneshot::Sender<()> },
     /// A job that could not be carried on; asked for by the writer itself.
@@ -137,6 +140,7 @@ impl Command {
             Self::SetSwitch { .. } => "set_switch",
             Self::Archive { .. } => "archive",
             Self::NoteRun { .. } => "note_run",
+            Self::NoteAlerts { .. } => "note_alerts",
             Self::StopPreparing { .. } => "stop_preparing",
             Self::Park { .. } => "park",
         }
@@ -157,6 +161,7 @@ impl Command {
             | Self::Act { .. }
             | Self::SetSwitch { .. }
             | Self::NoteRun { .. }
+            | Self::NoteAlerts { .. }
             | Self::StopPreparing { .. }
             | Self::Park { .. } => "",
         }
@@ -213,6 +218,7 @@ impl Command {
             | Self::Archive { .. }
             | Self::NoteRun { .. }
             | Self::SetSwitch { .. }
+            | Self::NoteAlerts { .. }
             | Self::StopPreparing { .. } => {}
         }
     }

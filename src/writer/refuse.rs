@@ -1,5 +1,7 @@
 //! What is done about a command that fails even alone.
 
+use tokio::sync::oneshot;
+
 use super::{
     Recording, Writer, WriterError,
     action::Acted,
@@ -11,7 +13,7 @@ use crate::{
         reply::Verdict,
         state::{Doubt, ParkReason},
     },
-    pipeline::{read::ReadResult, verify::FirstRead},
+    pipeline::{budget::SendPermit, read::ReadResult, verify::FirstRead},
 };
 
 impl Writer {
@@ -40,7 +42,9 @@ impl Writer {
             Command::Act { .. } | Command::Requeue { .. } | Command::SetSwitch { .. } => {
                 self.refuse_operator(command, reason).await
             }
-            Command::Archive { answer, .. } | Command::NoteRun { answer, .. } => {
+            Command::Archive { answer, .. }
+            | Command::NoteRun { answer, .. }
+            | Command::NoteAlerts { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
@@ -65,15 +69,8 @@ impl Writer {
                 Ok(())
             }
             // Fewer and fewer jobs, until the one at fault is alone; the loop asks for the rest.
-            Command::Prepare { mut permits, answer } => {
-                if permits.len() > 1 {
-                    permits.truncate(permits.len().div_euclid(2));
-                    return Box::pin(self.execute(vec![Command::Prepare { permits, answer }]))
-                        .await;
-                }
-                self.park_due(due, ParkReason::StepFailed, doing, reason).await?;
-                let _waiting = answer.send(());
-                Ok(())
+            Command::Prepare { permits, answer } => {
+                self.refuse_attempts(permits, answer, reason, due).await
             }
             Command::DecideDue { limit, answer } => {
                 if limit > 1 {
@@ -128,6 +125,7 @@ impl Writer {
             | Command::ApplyBook { .. }
             | Command::Archive { .. }
             | Command::NoteRun { .. }
+            | Command::NoteAlerts { .. }
             | Command::StopPreparing { .. }
             | Command::Published { .. }
             | Command::Park { .. } => Ok(()),
@@ -147,13 +145,30 @@ impl Writer {
         }
         let mut acted = Vec::with_capacity(records.len());
         for record in records {
-            let (answer, answered) = tokio::sync::oneshot::channel();
+            let (answer, answered) = oneshot::channel();
             let acts = Acts { action, records: vec![record], by: by.clone() };
             Box::pin(self.execute(vec![Command::Act { acts, answer }])).await?;
             // It is answered by now.
             acted.extend(answered.await.unwrap_or_default());
         }
         Ok(acted)
+    }
+
+    /// Tries again with half the attempts; of the last one, the job is parked.
+    async fn refuse_attempts(
+        &mut self,
+        mut permits: Vec<SendPermit>,
+        answer: oneshot::Sender<()>,
+        reason: String,
+        due: Option<JobSeq>,
+    ) -> Result<(), WriterError> {
+        if permits.len() > 1 {
+            permits.truncate(permits.len().div_euclid(2));
+            return Box::pin(self.execute(vec![Command::Prepare { permits, answer }])).await;
+        }
+        self.park_due(due, ParkReason::StepFailed, "prepare", reason).await?;
+        let _waiting = answer.send(());
+        Ok(())
     }
 
     async fn settle_one_by_one(
@@ -167,7 +182,7 @@ impl Writer {
             return self.park(job, ParkReason::StepFailed, reason).await;
         }
         for result in results {
-            let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
+            let (answer, _nobody_waits) = oneshot::channel();
             let command = Command::SettleReads { results: vec![result], answer };
             Box::pin(self.execute(vec![command])).await?;
         }
@@ -186,7 +201,7 @@ impl Writer {
             return self.park(read.job, ParkReason::DecideFailed, reason).await;
         }
         for read in reads {
-            let (answer, _nobody_waits) = tokio::sync::oneshot::channel();
+            let (answer, _nobody_waits) = oneshot::channel();
             let (reads, queue) = (vec![read], queue.clone());
             let command = Command::SettleFirstReads { reads, queue, answer };
             Box::pin(self.execute(vec![command])).await?;

@@ -453,7 +453,7 @@ impl World {
 pub(crate) const PARTNERS_CLIENT: &str = "client-001";
 const PARTNERS_CONNECTION: &str = "conn";
 
-fn write_secret(path: &Path, secret: &str) {
+pub(crate) fn write_secret(path: &Path, secret: &str) {
     use std::io::Write as _;
     let mut file = std::fs::OpenOptions::new()
         .write(true)

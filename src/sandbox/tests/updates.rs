@@ -213,6 +213,19 @@ async fn only_a_registered_key_s_signature_over_these_bytes_is_accepted() {
 }
 
 #[tokio::test]
+async fn signatures_are_not_looked_at_where_that_is_asked_for_and_all_else_is() {
+    let rig = Rig::with(|config| config.rules.signatures = Signatures::Unchecked).await;
+    let record = rig.allocation();
+    let draft = rig.draft(&record, Outcome::Cleared);
+    let told = rig.put(JobType::Allocation, draft.body_with_proof("{}", "nobody's")).await;
+    assert_eq!((told.status, told.name()), (400, "InvalidPayload"));
+    let body = draft.body_with_proof(&draft.json(), "nobody's");
+    assert_eq!(rig.put(JobType::Allocation, body.clone()).await.status, 200);
+    let told = rig.put(JobType::Allocation, body).await;
+    assert_eq!((told.status, told.name()), (409, "NonceUsed"));
+}
+
+#[tokio::test]
 async fn an_update_on_the_other_type_s_route_is_refused() {
     let rig = Rig::new().await;
     let record = rig.allocation();

@@ -16,7 +16,7 @@ pub(super) async fn remove(
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "INSERT INTO archived_jobs (job_seq, archive_seq, archived_at_ms)
-         SELECT value, ?2, ?3 FROM json_each(?1)",
+         SELECT value, ?2, ?3 FROM jsonb_each(?1)",
         jobs,
         archive,
         now_ms
@@ -79,7 +79,7 @@ async fn remove_rows(
     jobs: &str,
 ) -> Result<(), StoreError> {
     let result = sqlx::query!(
-        "DELETE FROM messages WHERE job_seq IN (SELECT value FROM json_each(?1))",
+        "DELETE FROM messages WHERE job_seq IN (SELECT value FROM jsonb_each(?1))",
         jobs
     )
     .execute(&mut *connection)
@@ -87,7 +87,7 @@ async fn remove_rows(
     expect(result, "the archived messages", removal.jobs.len())?;
     let rows = json!(removal.attempts).to_string();
     let result = sqlx::query!(
-        "DELETE FROM attempts WHERE attempt_seq IN (SELECT value FROM json_each(?1))",
+        "DELETE FROM attempts WHERE attempt_seq IN (SELECT value FROM jsonb_each(?1))",
         rows
     )
     .execute(&mut *connection)
@@ -95,7 +95,7 @@ async fn remove_rows(
     expect(result, "the archived attempts", removal.attempts.len())?;
     let rows = json!(removal.transfers).to_string();
     let result = sqlx::query!(
-        "DELETE FROM transfers WHERE transfer_seq IN (SELECT value FROM json_each(?1))",
+        "DELETE FROM transfers WHERE transfer_seq IN (SELECT value FROM jsonb_each(?1))",
         rows
     )
     .execute(&mut *connection)
@@ -103,7 +103,7 @@ async fn remove_rows(
     expect(result, "the archived movements", removal.transfers.len())?;
     let rows = json!(removal.job_events).to_string();
     let result = sqlx::query!(
-        "DELETE FROM job_events WHERE event_seq IN (SELECT value FROM json_each(?1))",
+        "DELETE FROM job_events WHERE event_seq IN (SELECT value FROM jsonb_each(?1))",
         rows
     )
     .execute(&mut *connection)
@@ -111,7 +111,7 @@ async fn remove_rows(
     expect(result, "the archived job events", removal.job_events.len())?;
     let rows = json!(removal.outbox).to_string();
     let result = sqlx::query!(
-        "DELETE FROM outbox WHERE outbox_seq IN (SELECT value FROM json_each(?1))",
+        "DELETE FROM outbox WHERE outbox_seq IN (SELECT value FROM jsonb_each(?1))",
         rows
     )
     .execute(connection)

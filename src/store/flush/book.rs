@@ -42,7 +42,7 @@ pub(super) async fn book_events(
         "INSERT INTO book_events (event_seq, event_id, kind, body, body_sha256, source, recorded_at_ms)
          SELECT value ->> 'event_seq', value ->> 'event_id', value ->> 'kind', value ->> 'body',
                 unhex(value ->> 'hash'), value ->> 'source', ?2
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
         rows,
         now_ms
     )
@@ -73,7 +73,7 @@ pub(super) async fn connections(
              partners_connection_id, active, event_seq)
          SELECT value ->> 'connection_id', value ->> 'client_id', value ->> 'partners_client_id',
                 value ->> 'partners_connection_id', value ->> 'active', value ->> 'event_seq'
-         FROM json_each(?1) WHERE true
+         FROM jsonb_each(?1) WHERE true
          ON CONFLICT (connection_id) DO UPDATE SET client_id = excluded.client_id,
              partners_client_id = excluded.partners_client_id,
              partners_connection_id = excluded.partners_connection_id,
@@ -114,7 +114,7 @@ pub(super) async fn currencies(
                 value ->> 'exposure',
                 value ->> 'allocation', value ->> 'deallocation', value ->> 'approval',
                 value ->> 'event_seq'
-         FROM json_each(?1) WHERE true
+         FROM jsonb_each(?1) WHERE true
          ON CONFLICT (currency) DO UPDATE SET enabled = excluded.enabled,
              quantity_min = excluded.quantity_min, quantity_max = excluded.quantity_max,
              decimals = excluded.decimals,
@@ -157,7 +157,7 @@ pub(super) async fn new_accounts(
         "INSERT INTO accounts (account_seq, connection_id, currency, kind, debits, credits, overdrawn)
          SELECT value ->> 'account_seq', value ->> 'connection_id', value ->> 'currency',
                 value ->> 'kind', value ->> 'debits', value ->> 'credits', value ->> 'overdrawn'
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
         rows
     )
     .execute(connection)
@@ -185,7 +185,7 @@ pub(super) async fn changed_accounts(
     let result = sqlx::query!(
         "UPDATE accounts SET debits = new.value ->> 'debits', credits = new.value ->> 'credits',
              overdrawn = new.value ->> 'overdrawn'
-         FROM json_each(?1) AS new
+         FROM jsonb_each(?1) AS new
          WHERE account_seq = new.value ->> 'account_seq'
            AND accounts.debits = new.value ->> 'old_debits'
            AND accounts.credits = new.value ->> 'old_credits'",
@@ -221,7 +221,7 @@ pub(super) async fn transfers(
              credit_account, quantity, booked_at_ms)
          SELECT value ->> 'transfer_seq', value ->> 'job_seq', value ->> 'event_seq',
                 value ->> 'phase', value ->> 'debit', value ->> 'credit', value ->> 'quantity', ?2
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
         rows,
         now_ms
     )

@@ -71,7 +71,7 @@ pub(super) async fn new_jobs(
                 value ->> '$.progress.attempts_counted', value ->> '$.progress.reads_made',
                 value ->> '$.progress.absences', value ->> '$.progress.tried_since',
                 value ->> '$.progress.verified_at', value ->> '$.progress.approval_before'
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
         rows
     )
     .execute(&mut *connection)
@@ -87,7 +87,7 @@ pub(super) async fn new_jobs(
     );
     let result = sqlx::query!(
         "INSERT INTO messages (job_seq, raw)
-         SELECT value ->> 'job_seq', value ->> 'raw' FROM json_each(?1)",
+         SELECT value ->> 'job_seq', value ->> 'raw' FROM jsonb_each(?1)",
         rows
     )
     .execute(connection)
@@ -132,7 +132,7 @@ async fn change_jobs(
              tried_since_ms = new.value ->> 'tried_since',
              verified_at_ms = new.value ->> 'verified_at',
              approval_before = new.value ->> 'approval_before'
-         FROM json_each(?1) AS new
+         FROM jsonb_each(?1) AS new
          WHERE job_seq = new.value ->> 'job_seq' AND jobs.state = new.value ->> 'old_state'",
         rows
     )
@@ -168,7 +168,7 @@ pub(super) async fn decisions(
              decided_by, decided_because)
          SELECT value ->> 'job_seq', value ->> 'outcome', value ->> 'code', value ->> 'reject_reason',
                 value ->> 'source', value ->> 'seen', ?2, value ->> 'by', value ->> 'because'
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
         rows,
         now_ms
     )
@@ -198,7 +198,7 @@ pub(super) async fn new_attempts(
              key_id, prepared_at_ms)
          SELECT value ->> 'attempt_seq', value ->> 'job_seq', value ->> 'attempt_no',
                 value ->> 'outcome', value ->> 'nonce', value ->> 'body', value ->> 'signature', ?2, ?3
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
         rows,
         key_id,
         now_ms
@@ -227,7 +227,7 @@ pub(super) async fn attempt_ends(
         "UPDATE attempts SET result = new.value ->> 'result', http_status = new.value ->> 'status',
              request_id = new.value ->> 'request_id', response = new.value ->> 'response',
              detail = new.value ->> 'detail', finished_at_ms = ?2
-         FROM json_each(?1) AS new
+         FROM jsonb_each(?1) AS new
          WHERE attempt_seq = new.value ->> 'attempt_seq' AND attempts.result IS NULL",
         rows,
         now_ms
@@ -255,7 +255,7 @@ pub(super) async fn job_events(
     let result = sqlx::query!(
         "INSERT INTO job_events (event_seq, job_seq, at_ms, kind, detail)
          SELECT value ->> 'event_seq', value ->> 'job_seq', ?2, value ->> 'kind', value ->> 'detail'
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
         rows,
         now_ms
     )
@@ -277,7 +277,7 @@ pub(super) async fn job_counts(
     }
     let result = sqlx::query!(
         "UPDATE job_counts SET jobs = jobs + (change.value ->> 'by')
-         FROM json_each(?1) AS change
+         FROM jsonb_each(?1) AS change
          WHERE job_counts.state = change.value ->> 'state'
            AND job_counts.type = change.value ->> 'type'",
         rows

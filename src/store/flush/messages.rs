@@ -49,7 +49,7 @@ pub(super) async fn quarantine(
     );
     let result = sqlx::query!(
         "UPDATE quarantine SET times_seen = times_seen + (again.value ->> 'times'), last_seen_ms = ?2
-         FROM json_each(?1) AS again WHERE quarantine_seq = again.value ->> 'seq'",
+         FROM jsonb_each(?1) AS again WHERE quarantine_seq = again.value ->> 'seq'",
         rows,
         now_ms
     )
@@ -87,7 +87,7 @@ pub(super) async fn outbox(
          SELECT value ->> 'outbox_seq', value ->> 'kind', value ->> 'job_seq',
                 value ->> 'quarantine_seq', value ->> 'event_id', value ->> 'routing_key',
                 value ->> 'body', ?2
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
         rows,
         now_ms
     )
@@ -107,7 +107,7 @@ pub(super) async fn published(
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "UPDATE outbox SET published_at_ms = ?2
-         WHERE outbox_seq IN (SELECT value FROM json_each(?1)) AND published_at_ms IS NULL",
+         WHERE outbox_seq IN (SELECT value FROM jsonb_each(?1)) AND published_at_ms IS NULL",
         rows,
         now_ms
     )

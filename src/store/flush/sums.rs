@@ -43,7 +43,7 @@ pub(super) async fn connection_limits(
          SELECT value ->> 'connection_id', value ->> 'currency', value ->> 'exposure',
                 value ->> 'allocation', value ->> 'deallocation', value ->> 'approval',
                 value ->> 'event_seq'
-         FROM json_each(?1) WHERE true
+         FROM jsonb_each(?1) WHERE true
          ON CONFLICT (connection_id, currency) DO UPDATE SET
              exposure_max_per_connection = excluded.exposure_max_per_connection,
              daily_allocation_max_per_connection = excluded.daily_allocation_max_per_connection,
@@ -121,7 +121,7 @@ pub(super) async fn currency_totals(
             "INSERT INTO currency_totals (currency, from_oes, to_oes, taken_in, ended)
              SELECT value ->> 'currency', value -> 'new' ->> 0, value -> 'new' ->> 1,
                     value -> 'new' ->> 2, value -> 'new' ->> 3
-             FROM json_each(?1)",
+             FROM jsonb_each(?1)",
             rows
         )
         .execute(&mut *connection)
@@ -136,7 +136,7 @@ pub(super) async fn currency_totals(
         "UPDATE currency_totals SET
              from_oes = row.value -> 'new' ->> 0, to_oes = row.value -> 'new' ->> 1,
              taken_in = row.value -> 'new' ->> 2, ended = row.value -> 'new' ->> 3
-         FROM json_each(?1) AS row
+         FROM jsonb_each(?1) AS row
          WHERE currency_totals.currency = row.value ->> 'currency'
            AND from_oes = row.value -> 'old' ->> 0 AND to_oes = row.value -> 'old' ->> 1
            AND taken_in = row.value -> 'old' ->> 2 AND ended = row.value -> 'old' ->> 3",
@@ -164,7 +164,7 @@ pub(super) async fn daily_cleared(
             "INSERT INTO daily_cleared (connection_id, currency, day, type, cleared, taken_back)
              SELECT value ->> 'connection_id', value ->> 'currency', value ->> 'day',
                     value ->> 'type', value ->> 'credits', value ->> 'debits'
-             FROM json_each(?1)",
+             FROM jsonb_each(?1)",
             rows
         )
         .execute(&mut *connection)
@@ -177,7 +177,7 @@ pub(super) async fn daily_cleared(
     let (expected, rows) = array(changed);
     let result = sqlx::query!(
         "UPDATE daily_cleared SET cleared = new.value ->> 'credits', taken_back = new.value ->> 'debits'
-         FROM json_each(?1) AS new
+         FROM jsonb_each(?1) AS new
          WHERE daily_cleared.connection_id = new.value ->> 'connection_id'
            AND daily_cleared.currency = new.value ->> 'currency'
            AND daily_cleared.day = new.value ->> 'day'

@@ -4,7 +4,7 @@ use super::READING;
 use crate::{
     domain::{
         amount::Balance,
-        ids::{ConnectionId, CurrencyCode},
+        ids::{ConnectionId, CurrencyCode, RecordId},
         time::TimestampMs,
     },
     store::{Readers, StoreError, error::While as _, rows::parse},
@@ -12,6 +12,17 @@ use crate::{
 
 /// Most currencies that are looked at; whoever publishes wrong jobs can name as many as they like.
 const CURRENCIES_MAX: i64 = 1_000;
+
+/// Of which records examples are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examples {
+    /// Parked, those that need approval not counted.
+    Parked,
+    /// In conflict.
+    Conflict,
+    /// Released, and not confirmed.
+    Released,
+}
 
 /// Messages that wait to be published.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,6 +103,74 @@ impl Readers {
                 })
             })
             .collect()
+    }
+
+    /// When a message that was not known was last quarantined.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn last_quarantined_at(&self) -> Result<Option<TimestampMs>, StoreError> {
+        let last = sqlx::query_scalar!(
+            "SELECT first_seen_ms FROM quarantine ORDER BY quarantine_seq DESC LIMIT 1"
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(last.map(TimestampMs::from_millis))
+    }
+
+    /// When a message that is not what OES's record says was last quarantined.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn last_forged_at(&self) -> Result<Option<TimestampMs>, StoreError> {
+        let last = sqlx::query_scalar!(
+            "SELECT last_seen_ms FROM quarantine WHERE code = 'not_as_at_oes'
+             ORDER BY quarantine_seq DESC LIMIT 1"
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(last.map(TimestampMs::from_millis))
+    }
+
+    /// Records that are parked, those that need approval not counted, or in conflict, or released and not
+    /// confirmed: a few, the oldest first, for whoever is told of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn examples(&self, which: Examples, limit: u32) -> Result<Vec<RecordId>, StoreError> {
+        let rows = match which {
+            Examples::Parked => {
+                sqlx::query_scalar!(
+                    "SELECT record_id FROM jobs WHERE final_outcome IS NULL AND state = 'parked'
+                       AND state_reason <> 'needs_approval' ORDER BY job_seq LIMIT ?1",
+                    limit
+                )
+                .fetch_all(&self.pool)
+                .await
+            }
+            Examples::Conflict => {
+                sqlx::query_scalar!(
+                    "SELECT record_id FROM jobs WHERE final_outcome IS NULL AND state = 'conflict'
+                     ORDER BY job_seq LIMIT ?1",
+                    limit
+                )
+                .fetch_all(&self.pool)
+                .await
+            }
+            Examples::Released => {
+                sqlx::query_scalar!(
+                    "SELECT record_id FROM jobs WHERE final_outcome IS NULL AND outcome = 'released'
+                     ORDER BY received_at_ms LIMIT ?1",
+                    limit
+                )
+                .fetch_all(&self.pool)
+                .await
+            }
+        };
+        let rows = rows.while_doing(READING)?;
+        rows.iter().map(|id| parse("jobs", id)).collect()
     }
 
     /// Messages that wait to be published.

@@ -21,6 +21,7 @@ use crate::domain::{
     state::State,
     time::TimestampMs,
 };
+use crate::store::alerts::AlertUpdate;
 use crate::store::archive::Removal;
 use crate::store::runs::FinishedRun;
 
@@ -309,4 +310,5 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) counts: BTreeMap<(&'static str, JobType), i64>,
     pub(in crate::store) runs: Vec<FinishedRun>,
     pub(in crate::store) actions: Vec<NumberedAction>,
+    pub(in crate::store) alerts: Vec<AlertUpdate>,
 }

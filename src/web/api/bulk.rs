@@ -87,7 +87,7 @@ pub(super) async fn act(
     }
     let mut by = acting.because(&request.reason)?;
     by.bulk_id = request.bulk_id;
-    let acted = api.operations.act(action, &request.records, &by).await?;
+    let acted = Box::pin(api.operations.act(action, &request.records, &by)).await?;
     let lines = acted.into_iter().map(|(record_id, became)| ActedLine { record_id, became });
     Ok(Json(lines.collect()))
 }

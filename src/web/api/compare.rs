@@ -104,7 +104,7 @@ pub(super) async fn reconcile(
         adopt: order.adopt,
         source: format!("{}: {}", by.who, by.reason),
     };
-    until_the_end(&api, api.desk.reconcile(&request)).await
+    until_the_end(&api, Box::pin(api.desk.reconcile(&request))).await
 }
 
 /// How connections and currencies are compared.
@@ -130,7 +130,7 @@ pub(super) async fn sync(
 ) -> Result<Json<SyncReport>, Problem> {
     let by = acting.because(&order.reason)?;
     let request = SyncRequest { apply: order.apply, activate: order.activate, who: by.who };
-    until_the_end(&api, api.desk.sync(&request)).await
+    until_the_end(&api, Box::pin(api.desk.sync(&request))).await
 }
 
 /// Compares, unless the daemon ends before that is done.

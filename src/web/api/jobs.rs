@@ -233,7 +233,7 @@ async fn act_on(
     by: Operator,
 ) -> Result<Json<Acted>, Problem> {
     let id = record(id)?;
-    let acted = api.operations.act(action, &[id], &by).await?.pop();
+    let acted = Box::pin(api.operations.act(action, &[id], &by)).await?.pop();
     let (_, acted) = acted.ok_or_else(|| unknown(id))?;
     Ok(Json(acted))
 }
