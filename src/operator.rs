@@ -131,6 +131,7 @@ pub struct JobView {
     pub message: String,
     /// Jobs that named the same record and were refused, the latest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(no_recursion)]
     pub refused_before: Vec<JobView>,
 }
 

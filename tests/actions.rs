@@ -26,8 +26,12 @@ async fn in_conflict(world: &World, job_type: JobType, quantity: &str, actual: O
     let record = world.reserve(job_type, quantity);
     let lost = Effect::Answer { when: When::Before, status: 500 };
     world.inject(Fault::new(On::Update, lost).of_record(record.id).times(Times::Always));
-    world.oes().finish(record.id, actual).unwrap();
     world.publish([world.job(&record)]).await;
+    crate::support::eventually("an update to be on its way", || async {
+        (!world.puts_of(&record).is_empty()).then_some(())
+    })
+    .await;
+    world.oes().finish(record.id, actual).unwrap();
     world.wait_for_state(&record, "conflict(other_outcome)").await;
     record
 }
