@@ -44,6 +44,7 @@ mod ending;
 mod model;
 mod oes;
 mod operation;
+mod verifying;
 mod worker;
 mod world;
 
@@ -112,7 +113,7 @@ fn run(seed: u64) -> Result<(), String> {
          again: SETTLED_SIMULATION_SEED={seed} cargo test --lib simulation",
         violation.promise,
         violation.detail,
-        shortest.stance,
+        (shortest.stance, if shortest.verifies { "reads before decisions" } else { "none" }),
         operations.join("\n"),
     ))
 }
