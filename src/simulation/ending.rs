@@ -1,6 +1,6 @@
 //! The end of a run: faults stop, time passes, and everything must come to where it belongs.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use super::{
     model::{Model, Violation},
@@ -139,7 +139,7 @@ impl World {
 
     /// A record without a job: nothing that was ever published about it is what OES has.
     fn all_are_forged(&self, entry: &Entry) -> Result<(), Violation> {
-        let is_genuine = |terms: &&std::rc::Rc<JobTerms>| {
+        let is_genuine = |terms: &&Rc<JobTerms>| {
             terms.record_id == entry.terms.record_id && entry.is_about(terms)
         };
         match self.published.iter().find(is_genuine) {

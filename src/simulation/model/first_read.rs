@@ -6,6 +6,7 @@ use super::{By, Due, Known, Model, Money, Violation, holds, is_waiting_for_oes};
 use crate::{
     domain::{
         decision::Outcome,
+        ids::JobSeq,
         job::{JobTerms, JobType},
         record::{OesRecord, Reading},
         state::{ParkReason, State},
@@ -142,7 +143,7 @@ impl Model {
     /// refused.
     fn give_turn(
         &mut self,
-        refused: crate::domain::ids::JobSeq,
+        refused: JobSeq,
         book: &MemoryBook,
         oes: &Oes,
         now: TimestampMs,
