@@ -59,6 +59,12 @@ use uuid::Uuid;
 pub use action::{ACTED_ON_MAX, Acted, JobAction};
 pub use batch::WriterError;
 
+/// Commands of a batch from which on the next one waits for company.
+const COMPANY_FROM: usize = 8;
+
+/// How long it waits at most.
+const COMPANY_WAIT: Duration = Duration::from_millis(3);
+
 /// The writer has ended: nothing more is committed by this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the writer has ended")]
@@ -337,6 +343,8 @@ pub struct Writer {
     close_within: Duration,
     /// Whether decided jobs wait for their first attempt: later ones then wait behind them.
     first_attempts_wait: bool,
+    /// Commands of the last batch.
+    last_batch_len: usize,
 }
 
 impl Writer {
@@ -398,9 +406,29 @@ impl Writer {
             switches,
             close_within: parts.close_within,
             first_attempts_wait,
+            last_batch_len: 0,
         };
         let handle = WriterHandle { commands: handle, switches: writer.switches.clone() };
         Ok((writer, handle))
+    }
+
+    /// Under load, waits a little for more commands, because a commit costs the same for one and for many.
+    /// The last batch tells of the load: where it was small, nobody waits.
+    async fn wait_for_company(&mut self, batch: &mut Vec<Command>) {
+        let enough = self.last_batch_len.min(self.batch_max);
+        self.last_batch_len = batch.len();
+        if enough < COMPANY_FROM || batch.len() >= enough {
+            return;
+        }
+        let until = Instant::now() + COMPANY_WAIT;
+        while batch.len() < self.batch_max {
+            let Ok(Some(command)) = tokio::time::timeout_at(until, self.commands.recv()).await
+            else {
+                break;
+            };
+            batch.push(command);
+        }
+        self.last_batch_len = batch.len();
     }
 
     /// Works until every handle is gone, then closes the book.
@@ -433,6 +461,7 @@ impl Writer {
                 };
                 batch.push(command);
             }
+            self.wait_for_company(&mut batch).await;
             let someone_waits = batch.iter().any(|command| !command.is_lazy());
             lazy.append(&mut batch);
             if someone_waits || lazy.len() >= self.batch_max {

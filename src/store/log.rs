@@ -12,8 +12,9 @@ use super::{
     open::{BUSY_TIMEOUT, WriteConnection},
 };
 
-/// Pages of the log that are not in the database, after which they are copied there.
-const LOG_PAGES_MAX: i64 = 1_000;
+/// Pages of the log that are not in the database, after which they are copied there: 32 MiB. A page that
+/// many batches change is copied once, so the longer the log, the less is copied.
+const LOG_PAGES_MAX: i64 = 8 * 1_024;
 
 /// Pages of the log after which readers are waited for, so that it can begin anew: 64 MiB.
 const LOG_PAGES_LONG: i64 = 16 * 1_024;

@@ -81,6 +81,9 @@ pub struct OpenedBook {
     pub ledger_uuid: Uuid,
 }
 
+/// The pages that the writing connection keeps. SQLite's own 2 MiB are less than one batch changes.
+const WRITER_CACHE_KIB: u32 = 16 * 1_024;
+
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
@@ -108,6 +111,9 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
         .synchronous(SqliteSynchronous::Full)
         // SQLite's own copying after a commit hides its errors; see `keep_log_short`.
         .pragma("wal_autocheckpoint", "0")
+        .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+        // A batch is bounded, and a page that is spilled is written again with every change after that.
+        .pragma("cache_spill", "OFF")
         .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
         .connect()
         .await
