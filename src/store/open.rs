@@ -114,6 +114,9 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
         .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
         // A batch is bounded, and a page that is spilled is written again with every change after that.
         .pragma("cache_spill", "OFF")
+        // A statement that fails half-way is undone from the pages that it kept: in memory, or each of them
+        // would be written to a file.
+        .pragma("temp_store", "MEMORY")
         .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
         .connect()
         .await
