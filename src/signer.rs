@@ -7,7 +7,7 @@
 //! What must never happen here: a key from an argument or the environment, a key or a part of one in
 //! a log, an error or `Debug`, a signature that was not verified against our own public key.
 
-use std::fmt;
+use std::{fmt, num::NonZeroUsize, thread};
 
 use bip32::{ExtendedKey, Prefix};
 use ripemd::Ripemd160;
@@ -31,6 +31,9 @@ const ADDRESS_VERSION: u8 = 0;
 
 /// What the daemon signs at its start to see that key and signer work.
 const SELF_TEST_PAYLOAD: &[u8] = b"settled self-test";
+
+/// Fewest payloads that are worth a thread: it costs about as much as one signature.
+const SHARE_MIN: usize = 8;
 
 /// Why a text is no signing key. No message has any of the key in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,6 +119,27 @@ impl SigningKey {
         *header = HEADER_BASE.checked_add(recovery_id.to_u8())?;
         rest.copy_from_slice(&compact);
         Some(Signature::from_bytes(bytes))
+    }
+
+    /// Signs payloads, each as [`SigningKey::sign`] does. Many are shared out among the machine's cores.
+    #[must_use]
+    pub fn sign_all(&self, payloads: &[&[u8]]) -> Vec<Option<Signature>> {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let share = payloads.len().div_ceil(cores).max(SHARE_MIN);
+        let sign_share = |share: &[&[u8]]| share.iter().map(|payload| self.sign(payload)).collect();
+        let mut shares = payloads.chunks(share);
+        let own = shares.next().unwrap_or_default();
+        thread::scope(|scope| {
+            let others: Vec<_> = shares
+                .map(|share| (share.len(), scope.spawn(move || -> Vec<_> { sign_share(share) })))
+                .collect();
+            let mut signatures: Vec<_> = sign_share(own);
+            for (len, other) in others {
+                // What a panic left unsigned counts as not to be verified.
+                signatures.extend(other.join().unwrap_or_else(|_| vec![None; len]));
+            }
+            signatures
+        })
     }
 
     /// Signs and checks something that is no payload: whether key and signer work on this machine.

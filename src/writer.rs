@@ -420,13 +420,17 @@ impl Writer {
         if enough < COMPANY_FROM || batch.len() >= enough {
             return;
         }
-        let until = Instant::now() + COMPANY_WAIT;
+        let over = tokio::time::sleep(COMPANY_WAIT);
+        tokio::pin!(over);
         while batch.len() < self.batch_max {
-            let Ok(Some(command)) = tokio::time::timeout_at(until, self.commands.recv()).await
-            else {
-                break;
-            };
-            batch.push(command);
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => batch.push(command),
+                    None => break,
+                },
+                () = &mut over => break,
+            }
         }
         self.last_batch_len = batch.len();
     }

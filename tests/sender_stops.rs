@@ -171,6 +171,7 @@ async fn the_budget_keeps_within_the_limit_of_oes() {
         ("oes.rate_limit", "40"),
         ("oes.rate_window_s", "4"),
         ("oes.rate_burst", "10"),
+        ("oes.in_flight_max", "32"),
     ])
     .await;
     // A third more than the budget: what a busy machine holds up in one window arrives in the next. All

@@ -46,7 +46,7 @@ impl Default for OesConfig {
             connect_timeout_ms: 5_000,
             request_timeout_ms: 30_000,
             response_bytes_max: 1_024 * 1_024,
-            in_flight_max: 32,
+            in_flight_max: 256,
             rate_limit: 360,
             rate_window_s: 60,
             rate_burst: 60,

@@ -87,29 +87,21 @@ struct UpdateFields<'a> {
     nonce: &'a Nonce,
 }
 
-#[derive(Serialize)]
-struct BodyFields<'a> {
-    #[serde(flatten)]
-    update: &'a UpdateFields<'a>,
-    payload: &'a str,
-    signature: &'a Signature,
-}
-
 /// One update of one record with one nonce, ready to be signed.
-pub struct Update<'a> {
-    fields: UpdateFields<'a>,
+#[derive(Debug)]
+pub struct Update {
     payload: String,
 }
 
-impl<'a> Update<'a> {
+impl Update {
     /// Writes the payload that carries `decision` about `terms`.
     ///
     /// # Errors
     /// Never for these types; serde's signature has an error.
     pub fn new(
-        terms: &'a JobTerms,
-        decision: &'a Decision,
-        nonce: &'a Nonce,
+        terms: &JobTerms,
+        decision: &Decision,
+        nonce: &Nonce,
     ) -> Result<Self, serde_json::Error> {
         let (allocation, deallocation) = match terms.job_type {
             JobType::Allocation => (Some((terms.record_id, &terms.partners_record_id)), None),
@@ -129,8 +121,7 @@ impl<'a> Update<'a> {
             partners_deallocation_id: deallocation.map(|(_, id)| id),
             nonce,
         };
-        let payload = serde_json::to_string(&fields)?;
-        Ok(Self { fields, payload })
+        Ok(Self { payload: serde_json::to_string(&fields)? })
     }
 
     /// The text to sign.
@@ -144,11 +135,11 @@ impl<'a> Update<'a> {
     /// # Errors
     /// Never for these types; serde's signature has an error.
     pub fn into_body(self, signature: &Signature) -> Result<String, serde_json::Error> {
-        serde_json::to_string(&BodyFields {
-            update: &self.fields,
-            payload: &self.payload,
-            signature,
-        })
+        // The properties are the payload's own bytes, so that the two cannot differ.
+        let properties = self.payload.strip_suffix('}').unwrap_or(&self.payload);
+        let payload = serde_json::to_string(&self.payload)?;
+        let signature = serde_json::to_string(signature)?;
+        Ok(format!(r#"{properties},"payload":{payload},"signature":{signature}}}"#))
     }
 }
 

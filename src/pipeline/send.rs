@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Most attempts that one batch prepares for the loop.
-const PREPARED_MAX: usize = 64;
+const PREPARED_MAX: usize = 256;
 
 /// Most bytes of an answer that are kept with its attempt.
 const RESPONSE_BYTES_KEPT: usize = 2_048;

@@ -2,6 +2,7 @@
 
 use crate::{
     domain::{
+        decision::Outcome,
         ids::{AttemptSeq, JobSeq},
         job::JobTerms,
         payload::{NONCE_BYTES, Nonce, Signature, Update},
@@ -23,26 +24,51 @@ pub struct PreparedAttempt {
     pub body: String,
 }
 
-/// Prepares the next attempt of a decided job. `sign` makes the signature over a payload, and answers
-/// `None` if it does not verify.
+/// An attempt that lacks its signature only.
+#[derive(Debug)]
+pub struct Draft {
+    job: JobSeq,
+    terms: JobTerms,
+    outcome: Outcome,
+    nonce: Nonce,
+    update: Update,
+}
+
+/// Drafts the next attempt of a decided job: its payload, with a fresh nonce.
 ///
 /// # Errors
-/// [`WorkError`] when the job is not to be sent, or the signature does not verify.
-pub fn prepare(
-    work: &mut Work,
-    seq: JobSeq,
-    sign: impl FnOnce(&[u8]) -> Option<Signature>,
-) -> Result<PreparedAttempt, WorkError> {
+/// [`WorkError`] when the job is not to be sent.
+pub fn draft(work: &mut Work, seq: JobSeq) -> Result<Draft, WorkError> {
     work.advance(seq, Event::Prepare, None)?;
     let job = work.job(seq)?;
     let terms = job.terms.clone();
     let decision = job.decision.clone().ok_or(WorkError::Undecided(seq))?;
     let nonce = Nonce::from_random_bytes(rand::random::<[u8; NONCE_BYTES]>());
     let update = Update::new(&terms, &decision, &nonce)?;
-    let signature = sign(update.payload().as_bytes()).ok_or(WorkError::BadSignature(seq))?;
-    let body = update.into_body(&signature)?;
-    let attempt =
-        NewAttempt { job: seq, outcome: decision.outcome(), nonce, body: body.clone(), signature };
-    let attempt_seq = work.insert_attempt(attempt)?;
-    Ok(PreparedAttempt { job: seq, seq: attempt_seq, terms, body })
+    Ok(Draft { job: seq, terms, outcome: decision.outcome(), nonce, update })
+}
+
+impl Draft {
+    /// What is to be signed.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.update.payload().as_bytes()
+    }
+
+    /// Makes the draft an attempt; `signature` is `None` if the one that was made does not verify.
+    ///
+    /// # Errors
+    /// [`WorkError`] when the signature does not verify.
+    pub fn sign(
+        self,
+        work: &mut Work,
+        signature: Option<Signature>,
+    ) -> Result<PreparedAttempt, WorkError> {
+        let Self { job, terms, outcome, nonce, update } = self;
+        let signature = signature.ok_or(WorkError::BadSignature(job))?;
+        let body = update.into_body(&signature)?;
+        let attempt = NewAttempt { job, outcome, nonce, body: body.clone(), signature };
+        let seq = work.insert_attempt(attempt)?;
+        Ok(PreparedAttempt { job, seq, terms, body })
+    }
 }

@@ -132,10 +132,12 @@ impl World {
     }
 
     fn sign(&self, work: &mut Work, seq: JobSeq) -> Result<PreparedAttempt, WorkError> {
-        sign::prepare(work, seq, |payload| match &self.key {
-            Some(key) => key.sign(payload),
+        let draft = sign::draft(work, seq)?;
+        let signature = match &self.key {
+            Some(key) => key.sign(draft.payload()),
             None => Some(Signature::from_bytes([31; 65])),
-        })
+        };
+        draft.sign(work, signature)
     }
 
     pub(super) fn decide(&mut self, fate: Fate) -> Result<(), Violation> {

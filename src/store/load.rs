@@ -7,11 +7,11 @@ mod sums;
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::SqliteConnection;
 
 use super::{
-    error::{StoreError, While as _},
+    error::{StoreError, While as _, unreadable},
     open::Readers,
     rows::{CurrencyRow, JobRow, hash_of, parse},
     work::{Account, ContentHashKey, Counters, Needs, TrackedJob, Work},
@@ -232,16 +232,17 @@ async fn load_accounts(
         return Ok(());
     }
     let wanted = keys(wanted)?;
-    let rows = sqlx::query!(
-        r#"SELECT account_seq AS "account_seq!", connection_id, currency, kind, debits, credits
+    let rows = sqlx::query_scalar!(
+        r#"SELECT json_group_array(json_array(account_seq, connection_id, currency, kind, debits,
+               credits)) AS "rows!: String"
            FROM json_each(?1) AS wanted
            JOIN accounts ON connection_id = wanted.value ->> 0 AND currency = wanted.value ->> 1"#,
         wanted
     )
-    .fetch_all(connection)
+    .fetch_one(connection)
     .await
     .while_doing(LOADING)?;
-    for row in rows {
+    for row in in_one::<AccountRow>("accounts", &rows)? {
         let key = AccountKey {
             connection_id: parse("accounts", &row.connection_id)?,
             currency: parse("accounts", &row.currency)?,
@@ -254,6 +255,22 @@ async fn load_accounts(
         work.accounts.insert(key, Account { seq: row.account_seq, totals, before: Some(totals) });
     }
     Ok(())
+}
+
+/// A row of `accounts`, its columns in this order.
+#[derive(Deserialize)]
+struct AccountRow {
+    account_seq: i64,
+    connection_id: String,
+    currency: String,
+    kind: String,
+    debits: String,
+    credits: String,
+}
+
+/// Rows that come as one JSON array of arrays: a row that is handed over alone costs more than its reading.
+fn in_one<T: DeserializeOwned>(table: &'static str, rows: &str) -> Result<Vec<T>, StoreError> {
+    serde_json::from_str(rows).map_err(|error| unreadable(table)(&error))
 }
 
 pub(super) fn account_kind(word: &str) -> Result<AccountKind, StoreError> {

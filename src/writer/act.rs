@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     Signing,
-    command::{Command, Done},
+    command::{Command, Done, Drafted},
 };
 use crate::{
     domain::{
@@ -22,8 +22,7 @@ use crate::{
         decide::{self, Conditions},
         record::{Recorded, record},
         resolve,
-        send::Permitted,
-        sign,
+        sign::{self, Draft, PreparedAttempt},
         verify::{self, FirstRead},
     },
     store::{
@@ -51,6 +50,8 @@ pub(super) struct Act<'a> {
     pub(super) due_taken: usize,
     /// Whether a job of this batch was left to wait for its first attempt.
     pub(super) deferred: bool,
+    /// Attempts that are to be signed when all commands have been carried out.
+    pub(super) drafts: Vec<Draft>,
 }
 
 impl Act<'_> {
@@ -59,7 +60,7 @@ impl Act<'_> {
             Command::Record { intake, record_only, .. } => {
                 let recorded = record(self.work, intake);
                 let send = self.after_recording(recorded, *record_only)?;
-                Ok(Done::Recorded { recorded, send: send.map(Box::new) })
+                Ok(Done::Recorded { recorded, send })
             }
             Command::Quarantine { message, .. } => {
                 self.work.quarantine(message.as_ref().clone());
@@ -129,7 +130,7 @@ impl Act<'_> {
         &mut self,
         recorded: Recorded,
         record_only: bool,
-    ) -> Result<Option<Permitted>, WorkError> {
+    ) -> Result<Option<Drafted>, WorkError> {
         match recorded {
             Recorded::New(seq) if !record_only => self.decide_and_prepare(seq),
             Recorded::New(_)
@@ -141,10 +142,7 @@ impl Act<'_> {
 
     /// Decides a job and, if it may be sent at once, prepares its attempt: one transaction from the
     /// message to the bytes that leave.
-    pub(super) fn decide_and_prepare(
-        &mut self,
-        seq: JobSeq,
-    ) -> Result<Option<Permitted>, WorkError> {
+    pub(super) fn decide_and_prepare(&mut self, seq: JobSeq) -> Result<Option<Drafted>, WorkError> {
         // Without a key nothing is decided: a decision is made to be signed.
         let Some(signing) = self.signing.filter(|_| self.switches.is_on(Switch::Signing)) else {
             return Ok(None);
@@ -162,8 +160,24 @@ impl Act<'_> {
             (self.first_attempts_wait, self.deferred) = (true, true);
             return Ok(None);
         };
-        let attempt = sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?;
-        Ok(Some((attempt, permit)))
+        Ok(Some((self.draft(seq)?, permit)))
+    }
+
+    /// Drafts the next attempt of a job. Answers its place among the drafts.
+    fn draft(&mut self, seq: JobSeq) -> Result<usize, WorkError> {
+        self.drafts.push(sign::draft(self.work, seq)?);
+        Ok(self.drafts.len().saturating_sub(1))
+    }
+
+    /// Signs what was drafted. Attempts are in the places of their drafts.
+    pub(super) fn sign_drafts(&mut self) -> Result<Vec<Option<PreparedAttempt>>, WorkError> {
+        let drafts = std::mem::take(&mut self.drafts);
+        // Without a key nothing was drafted.
+        let Some(signing) = self.signing else { return Ok(Vec::new()) };
+        let payloads: Vec<&[u8]> = drafts.iter().map(Draft::payload).collect();
+        let signatures = signing.key.sign_all(&payloads);
+        let signed = drafts.into_iter().zip(signatures);
+        signed.map(|(draft, signature)| draft.sign(self.work, signature).map(Some)).collect()
     }
 
     /// Removes archived rows, once a batch.
@@ -182,7 +196,7 @@ impl Act<'_> {
         &mut self,
         reads: &[FirstRead],
         queue: &str,
-    ) -> Result<Vec<Permitted>, WorkError> {
+    ) -> Result<Vec<Drafted>, WorkError> {
         let mut sends = Vec::new();
         for read in reads {
             let may_decide = verify::settle(self.work, read, queue, self.conditions, self.limits)?;
@@ -195,9 +209,9 @@ impl Act<'_> {
 
     fn prepare_due(&mut self, permits: &[SendPermit]) -> Result<Done, WorkError> {
         let may_send = self.switches.is_on(Switch::Signing) && self.switches.is_on(Switch::Sending);
-        let Some(signing) = self.signing.filter(|_| may_send) else {
+        if self.signing.is_none() || !may_send {
             return Ok(Done::Prepared(Vec::new()));
-        };
+        }
         let due: Vec<JobSeq> = self
             .work
             .due_attempts()
@@ -214,7 +228,7 @@ impl Act<'_> {
         let mut prepared = Vec::with_capacity(due.len());
         for seq in due {
             if self.work.job(seq)?.state == State::Decided {
-                prepared.push(sign::prepare(self.work, seq, |payload| signing.key.sign(payload))?);
+                prepared.push(self.draft(seq)?);
             }
         }
         Ok(Done::Prepared(prepared))

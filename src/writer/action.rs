@@ -118,7 +118,7 @@ impl Act<'_> {
         let subject = Subject::Message(message);
         let kind = ActionKind::Requeue;
         self.work.act(NewAction { kind, by: by.clone(), subject, detail });
-        Ok(Done::Recorded { recorded, send: send.map(Box::new) })
+        Ok(Done::Recorded { recorded, send })
     }
 
     /// Sets a switch; what comes later in the batch finds it set. Answers whether that changed anything.

@@ -8,13 +8,13 @@ use std::{
 use super::{
     Recording, Writer,
     act::Act,
-    command::{Command, Done},
+    command::{Command, Done, Drafted},
     news,
 };
 use crate::{
     crash,
     domain::{ids::JobSeq, reply::Verdict},
-    pipeline::{record::Recorded, send::Permitted},
+    pipeline::{record::Recorded, sign::PreparedAttempt},
     store::{
         StoreError,
         mark::Marked,
@@ -53,6 +53,14 @@ enum Failure {
     Culprit { reason: String, due: Option<JobSeq> },
 }
 
+/// What a batch came to.
+struct Carried {
+    /// What became of each command, in their order.
+    done: Vec<Done>,
+    /// The signed attempts, in the places that the commands know; taken as they are sent.
+    attempts: Vec<Option<PreparedAttempt>>,
+}
+
 impl Failure {
     fn of_store(error: StoreError, due: Option<JobSeq>) -> Self {
         if error.is_busy() {
@@ -69,9 +77,9 @@ impl Writer {
     /// Carries out commands in one transaction; if that fails, one by one.
     pub(super) async fn execute(&mut self, mut batch: Vec<Command>) -> Result<(), WriterError> {
         match self.attempt(&mut batch).await? {
-            Ok(done) => {
+            Ok(Carried { done, mut attempts }) => {
                 for (command, done) in batch.into_iter().zip(done) {
-                    self.tell(command, done);
+                    self.tell(command, done, &mut attempts);
                 }
                 Ok(())
             }
@@ -97,12 +105,12 @@ impl Writer {
     async fn attempt(
         &mut self,
         batch: &mut [Command],
-    ) -> Result<Result<Vec<Done>, (String, Option<JobSeq>)>, WriterError> {
+    ) -> Result<Result<Carried, (String, Option<JobSeq>)>, WriterError> {
         let health = Arc::clone(&self.health);
         let _at_work = health.batch_begins();
         loop {
             match self.transact(batch).await {
-                Ok(done) => return Ok(Ok(done)),
+                Ok(carried) => return Ok(Ok(carried)),
                 Err(Failure::Culprit { reason, due }) => return Ok(Err((reason, due))),
                 Err(Failure::Fatal(error)) => return Err(WriterError::Store(error)),
                 Err(Failure::Stuck { reason }) => {
@@ -117,7 +125,7 @@ impl Writer {
         }
     }
 
-    async fn transact(&mut self, batch: &mut [Command]) -> Result<Vec<Done>, Failure> {
+    async fn transact(&mut self, batch: &mut [Command]) -> Result<Carried, Failure> {
         let (now, begun) = (self.clock.now(), Instant::now());
         let verifies = self.conditions.verification.is_required;
         let mut needs = Needs { verifies, ..Needs::default() };
@@ -142,12 +150,14 @@ impl Writer {
             first_attempts_wait: self.first_attempts_wait,
             due_taken: 0,
             deferred: false,
+            drafts: Vec::new(),
         };
         let acted: Result<Vec<Done>, WorkError> =
             batch.iter_mut().map(|command| act.carry_out(command)).collect();
+        let acted = acted.and_then(|done| Ok(Carried { done, attempts: act.sign_drafts()? }));
         let (first_attempts_wait, switches) = (act.first_attempts_wait, act.switches);
         match acted {
-            Ok(done) => {
+            Ok(carried) => {
                 let news = open.work.take_news();
                 crash::point("before_commit");
                 let counters = open
@@ -166,7 +176,7 @@ impl Writer {
                 for item in &news {
                     news::tell(item, &self.metrics);
                 }
-                Ok(done)
+                Ok(carried)
             }
             Err(error) => {
                 open.roll_back().await.map_err(|error| Failure::of_store(error, due))?;
@@ -204,15 +214,15 @@ impl Writer {
     }
 
     /// Tells what is committed to whoever waits for it. Someone who has stopped waiting is no fault.
-    fn tell(&mut self, command: Command, done: Done) {
+    fn tell(&mut self, command: Command, done: Done, attempts: &mut [Option<PreparedAttempt>]) {
         match (command, done) {
             (Command::Record { answer, .. }, Done::Recorded { recorded, send }) => {
                 self.wake_after_recording(recorded, send.is_some());
-                self.send(send.map(|permitted| *permitted));
+                self.send(send, attempts);
                 let _waiting = answer.send(Recording::Recorded(recorded));
             }
             (Command::Prepare { permits, answer }, Done::Prepared(prepared)) => {
-                self.send(prepared.into_iter().zip(permits));
+                self.send(prepared.into_iter().zip(permits), attempts);
                 let _waiting = answer.send(());
             }
             (Command::ApplyBook { answer, .. }, Done::Book(outcomes)) => {
@@ -227,7 +237,7 @@ impl Writer {
                 Command::DecideDue { answer, .. } | Command::SettleFirstReads { answer, .. },
                 Done::Sends(sends),
             ) => {
-                self.send(sends);
+                self.send(sends, attempts);
                 self.wake.all();
                 let _waiting = answer.send(());
             }
@@ -251,12 +261,17 @@ impl Writer {
                 self.signing = None;
                 let _waiting = answer.send(());
             }
-            (command, done) => self.tell_operator(command, done),
+            (command, done) => self.tell_operator(command, done, attempts),
         }
     }
 
     /// Tells an operator what is committed.
-    fn tell_operator(&self, command: Command, done: Done) {
+    fn tell_operator(
+        &self,
+        command: Command,
+        done: Done,
+        attempts: &mut [Option<PreparedAttempt>],
+    ) {
         match (command, done) {
             (Command::Act { answer, .. }, Done::Acted(acted)) => {
                 // Sent on, decided, or ended: whichever it was, somebody has work.
@@ -265,7 +280,7 @@ impl Writer {
             }
             (Command::Requeue { answer, .. }, Done::Recorded { recorded, send }) => {
                 self.wake_after_recording(recorded, send.is_some());
-                self.send(send.map(|permitted| *permitted));
+                self.send(send, attempts);
                 let _waiting = answer.send(Ok(recorded));
             }
             (Command::SetSwitch { answer, .. }, Done::Switched(changed)) => {
@@ -321,11 +336,17 @@ impl Writer {
         }
     }
 
-    fn send(&self, attempts: impl IntoIterator<Item = Permitted>) {
+    fn send(
+        &self,
+        drafted: impl IntoIterator<Item = Drafted>,
+        attempts: &mut [Option<PreparedAttempt>],
+    ) {
         let Some(signing) = &self.signing else { return };
-        for attempt in attempts {
-            // A sender that has ended leaves the attempt open; it is read back at the next start.
-            let _sent = signing.sends.send(attempt);
+        for (place, permit) in drafted {
+            if let Some(attempt) = attempts.get_mut(place).and_then(Option::take) {
+                // A sender that has ended leaves the attempt open; it is read back at the next start.
+                let _sent = signing.sends.send((attempt, permit));
+            }
         }
     }
 }

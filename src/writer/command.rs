@@ -18,8 +18,6 @@ use crate::{
         confirm::Reply,
         read::ReadResult,
         record::{Intake, Recorded},
-        send::Permitted,
-        sign::PreparedAttempt,
         verify::FirstRead,
     },
     store::alerts::AlertUpdate,
@@ -96,15 +94,18 @@ pub(super) struct Acts {
     pub(super) by: Operator,
 }
 
+/// The place of an attempt among those that the batch drafted, with the permit to send it.
+pub(super) type Drafted = (usize, SendPermit);
+
 /// What a command did, to be told once it is committed.
 #[derive(Debug)]
 pub(super) enum Done {
     /// A message was recorded; a new job may have an attempt to send at once.
-    Recorded { recorded: Recorded, send: Option<Box<Permitted>> },
+    Recorded { recorded: Recorded, send: Option<Drafted> },
     /// Attempts were prepared, each with its own permit.
-    Sends(Vec<Permitted>),
+    Sends(Vec<Drafted>),
     /// Attempts were prepared for the permits that came with the command.
-    Prepared(Vec<PreparedAttempt>),
+    Prepared(Vec<usize>),
     /// Facts were taken in or not.
     Book(Vec<BookEventOutcome>),
     /// An operator's action was carried out on jobs, or not.

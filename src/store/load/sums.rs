@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
 use sqlx::SqliteConnection;
 
-use super::{LOADING, keys};
+use super::{LOADING, in_one, keys};
 use crate::{
     domain::{
         ids::{ConnectionId, CurrencyCode},
@@ -111,18 +112,19 @@ pub(super) async fn load_daily(
         return Ok(());
     }
     let wanted = keys(&days)?;
-    let rows = sqlx::query!(
-        r#"SELECT connection_id, currency, day, daily_cleared.type AS job_type, cleared, taken_back
+    let rows = sqlx::query_scalar!(
+        r#"SELECT json_group_array(json_array(connection_id, currency, day, daily_cleared.type, cleared,
+               taken_back)) AS "rows!: String"
            FROM json_each(?1) AS wanted JOIN daily_cleared
              ON connection_id = wanted.value ->> 0 AND currency = wanted.value ->> 1
             AND day = wanted.value ->> 2"#,
         wanted
     )
-    .fetch_all(connection)
+    .fetch_one(connection)
     .await
     .while_doing(LOADING)?;
-    for row in rows {
-        let table = "daily_cleared";
+    let table = "daily_cleared";
+    for row in in_one::<DailyRow>(table, &rows)? {
         let key = DailyKey {
             connection_id: parse(table, &row.connection_id)?,
             currency: parse(table, &row.currency)?,
@@ -136,4 +138,15 @@ pub(super) async fn load_daily(
         work.daily.insert(key, Sum::loaded(totals));
     }
     Ok(())
+}
+
+/// A row of `daily_cleared`, its columns in this order.
+#[derive(Deserialize)]
+struct DailyRow {
+    connection_id: String,
+    currency: String,
+    day: String,
+    job_type: String,
+    cleared: String,
+    taken_back: String,
 }
