@@ -43,6 +43,7 @@ mod chaos;
 mod client_s_life;
 mod configuration;
 mod crash_points;
+mod decimals;
 mod deployment;
 mod disk;
 mod explain;
