@@ -12,28 +12,32 @@ use settled::{
     sandbox::{Effect, Fault, On, Times, When},
 };
 use sqlx::Connection as _;
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    task::JoinSet,
+};
 
 use crate::support::{daemon::binary, eventually, world::World};
 
 /// The service manager's ear. It listens all the time, as a service manager does.
 struct Manager {
     heard: Arc<Mutex<Vec<String>>>,
+    _listening: JoinSet<()>,
 }
 
 impl Manager {
     fn listen(world: &World) -> Self {
         let socket = tokio::net::UnixDatagram::bind(world.path("notify")).unwrap();
         let heard = Arc::<Mutex<Vec<String>>>::default();
-        let hears = Arc::clone(&heard);
-        tokio::spawn(async move {
+        let (shared, mut listening) = (Arc::clone(&heard), JoinSet::new());
+        listening.spawn(async move {
             let mut buffer = [0; 4_096];
             while let Ok(length) = socket.recv(&mut buffer).await {
                 let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                hears.lock().unwrap().extend(text.lines().map(str::to_owned));
+                shared.lock().unwrap().extend(text.lines().map(str::to_owned));
             }
         });
-        Self { heard }
+        Self { heard, _listening: listening }
     }
 
     /// Everything that was said until now.
