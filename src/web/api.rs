@@ -133,7 +133,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
 
 impl Api {
     /// What one job's history is read from: its archive is opened for those that are in one.
-    async fn history_of(&self, record: RecordId) -> Result<Readers, StoreError> {
+    pub(super) async fn history_of(&self, record: RecordId) -> Result<Readers, StoreError> {
         if self.checks.readers.is_archived(record).await? {
             open_history(&self.book).await
         } else {
