@@ -12,8 +12,10 @@ use settled::{
 use crate::support::{api::People, daemon::Daemon, eventually, world::World};
 
 /// Every page.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 10] = [
     "/page",
+    "/page/jobs",
+    "/page/jobs?state=open&sort=longest",
     "/page/quarantine",
     "/page/book",
     "/page/switches",
@@ -24,7 +26,8 @@ const PAGES: [&str; 8] = [
 ];
 
 /// Every form that changes something, with what it asks for.
-const FORMS: [(&str, &str); 6] = [
+const FORMS: [(&str, &str); 7] = [
+    ("/page/bulk", "id=0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a10"),
     ("/page/switches/sending", "to=off"),
     ("/page/jobs/0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a10/act", "action=retry"),
     ("/page/jobs/0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a10/act", "action=approve"),
@@ -144,7 +147,7 @@ async fn nobody_sees_a_page_without_a_token_and_signing_in_leads_to_where_one_wa
     for path in PAGES.into_iter().chain(["/page/jobs/x", "/page/quarantine/1", "/page/no-such"]) {
         let answer = visitor.get(path).await;
         assert_eq!(answer.status, 303, "{path}");
-        let next = path.replace('/', "%2F").replace('?', "%3F").replace('=', "%3D");
+        let next = path.replace('/', "%2F").replace('?', "%3F").replace('=', "%3D").replace('&', "%26");
         assert_eq!(answer.location(), format!("/page/sign-in?next={next}"));
         assert_eq!(answer.headers["cache-control"], "no-store");
     }
@@ -336,6 +339,57 @@ async fn parked(world: &World) -> Record {
     parked
 }
 
+#[tokio::test]
+async fn a_bulk_action_is_carried_out_once_and_on_what_was_shown() {
+    let (world, daemon, people) = open().await;
+    let record = parked(&world).await;
+    let alice = Visitor::signed_in(&daemon, &people.tokens["alice"]).await;
+    let bob = Visitor::signed_in(&daemon, &people.tokens["bob"]).await;
+    let preview = |csrf: &str| format!("csrf={csrf}&action=retry&query=state%3Dparked%26currency%3DBTC");
+    let csrf = alice.get("/page/jobs").await.csrf();
+    let shown = alice.post("/page/bulk/preview", &preview(&csrf)).await;
+    assert_eq!(shown.status, 200, "{}", shown.text);
+    assert!(shown.text.contains(&record.id.to_string()) && shown.text.contains("BTC"), "{}", shown.text);
+    let (_, rest) = shown.text.split_once("name=\"id\" value=\"").unwrap();
+    let id = rest.split('"').next().unwrap();
+    // What one operator was shown is nothing to another.
+    let of_bob = bob.get("/page/jobs").await.csrf();
+    let answer = bob.post("/page/bulk", &format!("csrf={of_bob}&id={id}&reason=x")).await;
+    assert_eq!(answer.status, 409, "{}", answer.text);
+    world.oes().clear_faults();
+    let confirm = format!("csrf={csrf}&id={id}&reason=OES+is+well+again");
+    let done = alice.post("/page/bulk", &confirm).await;
+    assert!(done.status == 200 && done.text.contains("<strong>1</strong> × The job goes on"), "{}", done.text);
+    world.wait_for_state(&record, "confirmed").await;
+    assert_eq!(alice.post("/page/bulk", &confirm).await.status, 409, "once");
+    let action = people.get("eve", "/v1/actions").await.json();
+    assert_eq!(action[0]["bulkId"], id, "{action}");
+    let nothing = alice.post("/page/bulk/preview", &preview(&csrf)).await;
+    assert!(nothing.text.contains("There is no job that this is for."), "{}", nothing.text);
+    for bad in ["action=sell&query=", "action=retry&query=colour%3Dred", "query="] {
+        let answer = alice.post("/page/bulk/preview", &format!("csrf={csrf}&{bad}")).await;
+        assert_eq!(answer.status, 400, "{bad}");
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_from_another_site_leads_to_the_page_although_the_cookie_is_held_back_at_first() {
+    let (_world, daemon, people) = open().await;
+    let mut visitor = Visitor::signed_in(&daemon, &people.tokens["eve"]).await;
+    let cookie = visitor.cookie.take();
+    let from_elsewhere = [("sec-fetch-site", "cross-site")];
+    let answer = visitor.ask(Method::GET, "/page/jobs?state=parked", &from_elsewhere, None).await;
+    assert!(answer.text.contains("0; url=/page/jobs?state=parked"), "{}", answer.text);
+    let again = [("sec-fetch-site", "same-origin")];
+    let answer = visitor.ask(Method::GET, "/page/jobs?state=parked", &again, None).await;
+    assert_eq!(answer.status, 303, "who is not signed in goes to the sign-in");
+    visitor.cookie = cookie;
+    let answer = visitor.ask(Method::GET, "/page/jobs?state=parked", &again, None).await;
+    assert_eq!(answer.status, 200);
+    daemon.stop().await;
+}
+
 const SCRIPT: &str = "<script>alert('owned')</script>\"'><img src=x onerror=alert(1)>&lt;b";
 
 /// What a page says of a text: its own markup, and none of the text's.
@@ -394,7 +448,7 @@ async fn what_comes_from_outside_is_shown_as_text() {
     }
     // Also where nothing is found, and before one is signed in.
     for (visitor, path) in [
-        (&alice, "/page/jobs/%3Cscript%3E"),
+        (&alice, "/page/jobs/%3Cscript%3E"), (&alice, "/page/jobs?state=%3Cscript%3E"),
         (&alice, "/page/book?connection=%3Cscript%3E"),
         (&Visitor::at(&daemon), next.as_str()),
     ] {

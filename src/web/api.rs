@@ -43,6 +43,7 @@ pub use bodies::{Because, BookFacts, BulkAction, BulkRequest, End, SwitchSetting
 pub use book::BookAnswer;
 pub use bulk::{ActedLine, RECORDS_MAX};
 pub use compare::{ReconcileOrder, SyncOrder};
+pub(super) use jobs::JobQuery;
 
 /// What the API answers from.
 #[derive(Clone)]

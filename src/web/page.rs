@@ -12,11 +12,13 @@ mod actions;
 mod assets;
 mod attention;
 mod book;
+mod bulk;
 mod chart;
 mod failure;
 mod guard;
 mod job;
 mod job_actions;
+mod jobs;
 mod layout;
 mod overview;
 mod quarantine;
@@ -85,9 +87,12 @@ impl Page {
     pub(super) fn router(self) -> Router {
         let inside = Router::new()
             .route(HOME, get(overview::show))
+            .route("/page/jobs", get(jobs::list))
             .route("/page/jobs/{record}", get(job::show))
             .route("/page/jobs/{record}/evidence", get(job::evidence))
             .route("/page/jobs/{record}/act", post(job_actions::act))
+            .route("/page/bulk/preview", post(bulk::preview))
+            .route("/page/bulk", post(bulk::act))
             .route("/page/quarantine", get(quarantine::list))
             .route("/page/quarantine/{seq}", get(quarantine::show))
             .route("/page/quarantine/{seq}/requeue", post(quarantine::requeue))

@@ -67,7 +67,7 @@ struct CurrencyView {
     caps: Caps,
 }
 
-fn currency_view(currency: Currency, exposure: Balance) -> CurrencyView {
+fn currency_view(currency: &Currency, exposure: Balance) -> CurrencyView {
     let units = |most: Option<Quantity>| most.map(Units::of);
     CurrencyView {
         name: currency.currency.to_string(),
@@ -181,7 +181,7 @@ pub(super) async fn show(
     let totals = readers.exposure_totals().await?;
     let currencies = readers.currencies().await?.into_iter().map(|currency| {
         let exposure = totals.get(&currency.currency).copied().unwrap_or(Balance::ZERO);
-        currency_view(currency, exposure)
+        currency_view(&currency, exposure)
     });
     let currencies = currencies.collect();
     let filter = SettingsFilter {

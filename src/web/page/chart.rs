@@ -1,12 +1,14 @@
 //! Small charts: one line over time, as SVG within the page.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use askama::filters::HtmlSafe;
 
 use super::{samples::Sample, shown::Age};
 use crate::domain::time::TimestampMs;
-use std::time::Duration;
 
 /// The chart's own units; it is stretched to the room that it has.
 const WIDTH: u64 = 600;
@@ -15,8 +17,11 @@ const HEIGHT: u64 = 100;
 const MARGIN: u64 = 4;
 
 /// Lengths of time that charts show: the shortest that has all there is.
-const SPANS: [Duration; 3] =
-    [Duration::from_secs(600), Duration::from_secs(3_600), Duration::from_secs(3 * 3_600)];
+const SPANS: [(Duration, &str); 3] = [
+    (Duration::from_secs(600), "10 min"),
+    (Duration::from_secs(3_600), "1 h"),
+    (Duration::from_secs(3 * 3_600), "3 h"),
+];
 
 /// A chart with what it says in words.
 pub(super) struct Chart {
@@ -26,7 +31,7 @@ pub(super) struct Chart {
     /// What it was at most.
     pub(super) most: String,
     /// From when the chart begins.
-    pub(super) span: Age,
+    pub(super) span: &'static str,
     pub(super) picture: Picture,
 }
 
@@ -56,10 +61,10 @@ impl fmt::Display for Picture {
 // Numbers, and what is written here.
 impl HtmlSafe for Picture {}
 
-fn span_of(samples: &[Sample], now: TimestampMs) -> Duration {
+fn span_of(samples: &[Sample], now: TimestampMs) -> (Duration, &'static str) {
     let whole = samples.first().map_or(Duration::ZERO, |first| now.since(first.at));
-    let [shortest, .., longest] = SPANS;
-    SPANS.into_iter().find(|span| *span >= whole).unwrap_or(longest).max(shortest)
+    let [.., longest] = SPANS;
+    SPANS.into_iter().find(|(span, _)| *span >= whole).unwrap_or(longest)
 }
 
 /// A chart of what is read from each sample.
@@ -67,7 +72,7 @@ fn chart(
     title: &'static str,
     points: &[(TimestampMs, u64)],
     shown: impl Fn(u64) -> String,
-    span: Duration,
+    (span, span_says): (Duration, &'static str),
     now: TimestampMs,
 ) -> Chart {
     let span_ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -88,7 +93,7 @@ fn chart(
         same
     });
     let last = points.last().map_or(0, |(_, value)| *value);
-    Chart { title, now: shown(last), most: shown(most), span: Age(span), picture: Picture(line) }
+    Chart { title, now: shown(last), most: shown(most), span: span_says, picture: Picture(line) }
 }
 
 /// `value` of `whole`, as a part of `room`.
@@ -159,6 +164,6 @@ mod tests {
         assert_eq!((open.now.as_str(), open.most.as_str()), ("2", "9"));
         assert_eq!((age.now.as_str(), age.most.as_str()), ("2 s", "9 s"));
         assert_eq!((rate.now.as_str(), rate.most.as_str()), ("12", "30"));
-        assert_eq!(open.span.to_string(), "10 min 0 s");
+        assert_eq!(open.span, "10 min");
     }
 }

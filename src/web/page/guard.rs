@@ -1,5 +1,6 @@
 //! Who gets to a page, and what every answer says to the browser.
 
+use askama::Template;
 use axum::{
     body::{Body, to_bytes},
     extract::{FromRequest, FromRequestParts, Request, State},
@@ -9,7 +10,11 @@ use axum::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{Page, failure::Failure, session::Open};
+use super::{
+    Page, assets,
+    failure::{Failure, html},
+    session::Open,
+};
 use crate::{
     domain::action::Operator,
     web::auth::{Acting, Principal},
@@ -163,12 +168,24 @@ pub(super) async fn admit(State(page): State<Page>, request: Request, next: Next
     next.run(Request::from_parts(parts, body)).await
 }
 
+#[derive(Template)]
+#[template(path = "from_elsewhere.html")]
+struct FromElsewhere<'a> {
+    version: &'a str,
+    to: &'a str,
+}
+
 fn sign_in_first(request: &Request) -> Response {
     if !request.method().is_safe() || request.headers().contains_key(LIVE) {
         let detail = "you are not signed in any more: nothing was done";
         return Failure::new(StatusCode::UNAUTHORIZED, detail).into_response();
     }
     let to = request.uri().path_and_query().map_or(super::HOME, |to| to.as_str());
+    if request.headers().get(FETCH_SITE).is_some_and(|site| site == "cross-site") {
+        // A link in an alert was followed, and the browser holds the cookie back. It sends it when it asks
+        // once more from here.
+        return html(&FromElsewhere { version: assets::version(), to });
+    }
     let next = serde_urlencoded::to_string([("next", to)]).unwrap_or_default();
     Redirect::to(&format!("/page/sign-in?{next}")).into_response()
 }

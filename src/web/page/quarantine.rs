@@ -37,7 +37,7 @@ pub(super) struct Asked {
 
 /// A message in quarantine, shown.
 struct Line {
-    line: QuarantineLine,
+    message: QuarantineLine,
     first_seen: Ago,
     last_seen: Ago,
     dead_letter: Option<Ago>,
@@ -46,15 +46,15 @@ struct Line {
 }
 
 impl Line {
-    fn of(mut line: QuarantineLine, now: TimestampMs) -> Self {
+    fn of(mut message: QuarantineLine, now: TimestampMs) -> Self {
         let ago = |at| Ago { at, now };
-        let requeued = line.requeued.take();
+        let requeued = message.requeued.take();
         Self {
-            first_seen: ago(line.first_seen_ms),
-            last_seen: ago(line.last_seen_ms),
-            dead_letter: line.dead_letter_published_at_ms.map(ago),
+            first_seen: ago(message.first_seen_ms),
+            last_seen: ago(message.last_seen_ms),
+            dead_letter: message.dead_letter_published_at_ms.map(ago),
             requeued: requeued.map(|done| (ago(done.at_ms), done.who, done.reason)),
-            line,
+            message,
         }
     }
 }

@@ -43,27 +43,31 @@ fn write(markdown: &str) -> Written {
     let mut leads_away = false;
     let mut parser = Parser::new_ext(markdown, Options::ENABLE_TABLES).peekable();
     while let Some(event) = parser.next() {
-        match event {
-            Event::Start(Tag::Heading { level, classes, attrs, .. }) => {
-                let title = match parser.peek() {
-                    Some(Event::Text(title)) => title.to_string(),
-                    _ => String::new(),
-                };
-                let name = section(&title);
-                sections.push((name.clone(), title));
-                let id = Some(name.into());
-                events.push(Event::Start(Tag::Heading { level, id, classes, attrs }));
-            }
-            Event::Start(Tag::Link { ref dest_url, .. }) if !dest_url.starts_with('#') => {
-                leads_away = true;
-            }
-            Event::End(TagEnd::Link) if leads_away => leads_away = false,
-            other => events.push(other),
+        if let Event::Start(Tag::Heading { level, classes, attrs, .. }) = event {
+            let title = match parser.peek() {
+                Some(Event::Text(title)) => title.to_string(),
+                Some(_) | None => String::new(),
+            };
+            let name = section(&title);
+            sections.push((name.clone(), title));
+            let id = Some(name.into());
+            events.push(Event::Start(Tag::Heading { level, id, classes, attrs }));
+        } else if is_way_out(&event) {
+            leads_away = true;
+        } else if leads_away && event == Event::End(TagEnd::Link) {
+            leads_away = false;
+        } else {
+            events.push(event);
         }
     }
     let mut text = String::new();
     push_html(&mut text, events.into_iter());
     Written { sections, text }
+}
+
+/// Whether a link to another file begins.
+fn is_way_out(event: &Event<'_>) -> bool {
+    matches!(event, Event::Start(Tag::Link { dest_url, .. }) if !dest_url.starts_with('#'))
 }
 
 /// The page.

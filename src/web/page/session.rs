@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
+use super::{bulk::Shown, failure::Failure};
 use crate::{domain::time::TimestampMs, web::auth::TokenHash};
 
 /// How long a session lasts at most.
@@ -64,6 +64,8 @@ struct Session {
     began_at: TimestampMs,
     used_at: TimestampMs,
     said: Option<Said>,
+    /// What a bulk action is about, as it was shown last.
+    shown: Option<Shown>,
 }
 
 /// What a request may know of its session.
@@ -116,6 +118,7 @@ impl Sessions {
             began_at: now,
             used_at: now,
             said: None,
+            shown: None,
         };
         open.insert(Sha256::digest(word.as_bytes()).into(), session);
         word
@@ -154,6 +157,16 @@ impl Sessions {
     /// What is to be said now, once.
     pub(super) fn hear(&self, session: &Open) -> Option<Said> {
         self.with(session, |session| session.said.take()).flatten()
+    }
+
+    /// Keeps what a bulk action is about; only the last one is kept.
+    pub(super) fn show(&self, session: &Open, shown: Shown) {
+        self.with(session, |session| session.shown = Some(shown));
+    }
+
+    /// Takes what was shown last, if it is that.
+    pub(super) fn take_shown(&self, session: &Open, id: uuid::Uuid) -> Option<Shown> {
+        self.with(session, |session| session.shown.take_if(|shown| shown.id == id)).flatten()
     }
 }
 
