@@ -175,7 +175,8 @@ async fn from_an_alert_to_the_cause_and_the_fix_with_the_keyboard_alone() {
     browser.wait_for_text("What happened").await;
     assert_eq!(browser.path().await, format!("/page/jobs/{id}"));
     let text = browser.text().await;
-    for shown in ["refused (status 422)", "Signed body, exactly as sent", "\"status\":\"cleared\""] {
+    for shown in ["refused (status 422)", "Signed body, exactly as sent", "\"status\":\"cleared\""]
+    {
         assert!(text.contains(shown), "{shown} in {text}");
     }
     // What to do first, in the runbook.
@@ -208,7 +209,8 @@ async fn from_an_alert_to_the_cause_and_the_fix_with_the_keyboard_alone() {
 async fn every_action_can_be_done_with_the_keyboard_alone() {
     let (world, daemon, people) = open().await;
     let (conflict, lost) = (in_conflict(&world).await, parked(&world).await);
-    let (approved, refused) = (needs_approval(&world).await, world.submit(JobType::Allocation, "9000000").await);
+    let (approved, refused) =
+        (needs_approval(&world).await, world.submit(JobType::Allocation, "9000000").await);
     world.wait_for_state(&refused, "parked(needs_approval)").await;
     world.publish([b"no job".to_vec()]).await;
     let browser = Browser::at(daemon.base()).await;
@@ -255,11 +257,14 @@ async fn every_action_can_be_done_with_the_keyboard_alone() {
     assert!(browser.has("button[value=close-released]:disabled").await);
     let other = Browser::at(daemon.base()).await;
     other.sign_in(&people.tokens["bob"]).await;
-    act(&other, &job(&conflict), "BitGo said so to me too", "Confirm: OES ended it as released").await;
+    act(&other, &job(&conflict), "BitGo said so to me too", "Confirm: OES ended it as released")
+        .await;
     other.wait_for_text("The job is closed as overruled.").await;
     other.open("/page/actions").await;
     let log = other.text().await;
-    for said in ["ticket 4711", "BitGo said so to me too", "OES is well again", "the desk knows of it"] {
+    for said in
+        ["ticket 4711", "BitGo said so to me too", "OES is well again", "the desk knows of it"]
+    {
         assert!(log.contains(said), "{said} in {log}");
     }
     other.tab_to("Sign out").await;

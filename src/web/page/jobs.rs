@@ -73,7 +73,10 @@ struct Choice {
     is_chosen: bool,
 }
 
-fn words(known: impl IntoIterator<Item = (&'static str, &'static str)>, chosen: &str) -> Vec<Choice> {
+fn words(
+    known: impl IntoIterator<Item = (&'static str, &'static str)>,
+    chosen: &str,
+) -> Vec<Choice> {
     let word = |(word, says)| Choice { word, says, is_chosen: word == chosen };
     known.into_iter().map(word).collect()
 }
