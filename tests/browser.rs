@@ -85,7 +85,9 @@ async fn every_page_fits_every_screen_says_nothing_in_the_console_and_asks_no_ot
     let approval = needs_approval(&world).await;
     world.publish([b"{\"type\":\"allocation\",\"allocationId\":7}".to_vec()]).await;
     world.must_run(&["switch", "intake", "off", "--reason", "the broker is being moved"]).await;
-    world.run(&["reconcile", "--reason", "a look before the weekend"]).await;
+    // It finds differences, and says so by its exit code.
+    let (_, found, _) = world.run(&["reconcile"]).await;
+    assert!(found.contains("difference"), "{found}");
     let browser = Browser::at(daemon.base()).await;
     let folder = pictures();
     for screen in Screen::ALL {
@@ -159,7 +161,7 @@ async fn from_an_alert_to_the_cause_and_the_fix_with_the_keyboard_alone() {
     let record = parked(&world).await;
     let browser = Browser::at(daemon.base()).await;
     browser.open("/page").await;
-    browser.tab_to("Your token").await;
+    assert!(browser.focused().await.contains("Your token"), "{}", browser.focused().await);
     browser.press(&people.tokens["alice"]).await;
     browser.press(ENTER).await;
     browser.wait_for_text("SettledParked").await;
@@ -175,7 +177,8 @@ async fn from_an_alert_to_the_cause_and_the_fix_with_the_keyboard_alone() {
     browser.wait_for_text("What happened").await;
     assert_eq!(browser.path().await, format!("/page/jobs/{id}"));
     let text = browser.text().await;
-    for shown in ["refused (status 422)", "Signed body, exactly as sent", "\"status\":\"cleared\""]
+    for shown in
+        ["refused_answer (status 422)", "Signed body, exactly as sent", "\"status\":\"cleared\""]
     {
         assert!(text.contains(shown), "{shown} in {text}");
     }

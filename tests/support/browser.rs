@@ -12,7 +12,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::eventually;
+use super::PATIENCE;
 
 const DRIVER: &str = "/usr/bin/chromedriver";
 const CHROMIUM: &str = "/usr/bin/chromium";
@@ -207,10 +207,16 @@ impl Browser {
 
     /// Waits until the page says something.
     pub(crate) async fn wait_for_text(&self, text: &str) {
-        eventually(&format!("the page to say {text:?}"), || async {
-            self.text().await.contains(text).then_some(())
-        })
-        .await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let page = self.text().await;
+            if page.contains(text) {
+                return;
+            }
+            let is_late = tokio::time::Instant::now() > deadline;
+            assert!(!is_late, "{} never says {text:?}, but {page}", self.path().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Signs in with a token, as a person would.
@@ -250,7 +256,8 @@ impl Browser {
         let name = self
             .script(
                 "const at = document.activeElement; const label = at.labels && at.labels[0]; \
-                 return [at.tagName, at.id, at.name, at.textContent, label ? label.textContent : ''] \
+                 const text = at.matches('a, button, summary') ? at.textContent : ''; \
+                 return [at.tagName, at.id, at.name, text, label ? label.textContent : ''] \
                  .join(' ').replace(/\\s+/g, ' ');",
             )
             .await;
@@ -295,6 +302,8 @@ impl Browser {
                 hosts.insert(url.split('/').take(3).collect::<Vec<_>>().join("/"));
             }
         }
+        // What a browser does by itself before it shows a page is not asked of any host.
+        hosts.retain(|host| host.starts_with("http"));
         hosts
     }
 
