@@ -41,6 +41,8 @@ mod bad_messages;
 mod broker_faults;
 mod browser;
 mod chaos;
+mod cli_jobs;
+mod cli_manual;
 mod client_s_life;
 mod configuration;
 mod crash_points;
