@@ -16,7 +16,7 @@ use super::{
 use crate::{
     domain::{job::JobType, state::State as JobState, time::TimestampMs},
     health::Part,
-    operator::{self, Status},
+    operator::status::{Status, status as look},
     store::query::SwitchLine,
     telemetry,
 };
@@ -100,7 +100,7 @@ pub(super) async fn show(State(page): State<Page>, visitor: Visitor) -> Result<R
     let now = layout.now;
     let checks = &page.api.checks;
     let readiness = checks.readiness().await;
-    let status = operator::status(&checks.readers, None, now).await?;
+    let status = look(&checks.readers, None, now).await?;
     let mut samples = page.samples.all();
     samples.push(Sample::of(&status.jobs, &status.oldest, now));
     let age = |since: Option<TimestampMs>| since.map(|since| Age(now.since(since)));
