@@ -18,6 +18,7 @@ use crate::{
     compare::{self, Desk, ask::Asker},
     config::{BrokerConfig, Config},
     control,
+    domain::lag::BookGate,
     health::{Checks, Health, Volumes},
     metrics::Metrics,
     oes::OesClient,
@@ -25,10 +26,11 @@ use crate::{
     pipeline::{
         announce::Announcer,
         archive::Archiver,
+        book_gate::GateBoard,
         budget::Budget,
         decide,
         read::RecordReader,
-        receive::Receiver,
+        receive::{FeedLane, JobsLane, Lane, Receiver},
         resolve::Resolver,
         send::{Feeder, Permitted, Sender},
         verify::Verifier,
@@ -39,6 +41,7 @@ use crate::{
         Readers,
         lock::{BookLock, socket_path},
         open_readers, open_writer,
+        work::Counters,
     },
     web::{Web, api::Api, auth::Tokens},
     writer::{Signing, Writer, WriterHandle, WriterParts},
@@ -122,6 +125,27 @@ impl Material {
     }
 }
 
+impl Material {
+    fn receiver<L>(&self, lane: L) -> Receiver<L> {
+        Receiver {
+            lane,
+            config: self.config.broker.clone(),
+            writer: self.writer.clone(),
+            metrics: Arc::clone(&self.metrics),
+            health: Arc::clone(&self.health),
+        }
+    }
+}
+
+/// The gate before decisions, as the book remembers it.
+fn gate_of(config: &Config, counters: &Counters) -> GateBoard {
+    if config.broker.book_queue.is_none() {
+        return GateBoard::without_feed();
+    }
+    let (open_time, heartbeat) = (counters.gate_open_time(), counters.heartbeat());
+    GateBoard::new(BookGate::before_feed(config.book.lag_max(), open_time, heartbeat))
+}
+
 /// Signed attempts on their way to the sender; absent when nothing may be signed.
 type Sending = Option<mpsc::UnboundedReceiver<Permitted>>;
 
@@ -143,6 +167,7 @@ impl App {
         let book = open_writer(&config.store.path, clock.now()).await?;
         let ledger = book.ledger_uuid;
         let (key, mark) = key::fit_to_sign(&config, &book, key)?;
+        let gate = gate_of(&config, &book.counters);
         let readers = open_readers(&config.store.path).await?;
         let budget = Budget::new(&config.oes, Arc::clone(&clock));
         let budget = Arc::new(budget.counted_by(Arc::clone(&metrics)));
@@ -155,6 +180,7 @@ impl App {
             mark,
             limits: config.retry.limits(),
             conditions: config.conditions(),
+            gate,
             close_within: Duration::from_secs(config.operator.confirm_within_s),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
@@ -171,6 +197,7 @@ impl App {
             budget: Arc::clone(&budget),
             signer_fault,
             switches: handle.switches(),
+            gate: handle.gate(),
             stuck_after: Duration::from_secs(config.health.stuck_after_s),
             wake: wake.clone(),
             verifies: config.decide.verify_with_oes,
@@ -322,12 +349,18 @@ impl App {
             health: Arc::clone(&material.health),
             clock: Arc::clone(&material.clock),
         };
-        let receiver = Receiver {
-            config: config.clone(),
-            writer: material.writer.clone(),
-            metrics: Arc::clone(&material.metrics),
-            health: Arc::clone(&material.health),
-        };
+        let (writer, metrics) = (material.writer.clone(), Arc::clone(&material.metrics));
+        let jobs =
+            material.receiver(JobsLane { queue: config.jobs_queue.clone(), writer, metrics });
+        let feed = config.book_queue.clone().map(|queue| {
+            material.receiver(FeedLane {
+                queue,
+                writer: material.writer.clone(),
+                metrics: Arc::clone(&material.metrics),
+                wake: material.wake.clone(),
+                clock: Arc::clone(&material.clock),
+            })
+        });
         // Cancelled once the topology is as it must be.
         let declared = CancellationToken::new();
         let (stop, stop_last) = (self.stop.clone(), self.stop_last.clone());
@@ -341,17 +374,28 @@ impl App {
                 Ok(())
             }
         });
-        self.spawn("receiver", Stage::Intake, {
-            let declared = declared.clone();
-            async move {
-                first_of(&declared, &stop).await;
-                receiver.run(stop).await;
-                Ok(())
-            }
-        });
+        if let Some(feed) = feed {
+            self.spawn_receiver("feed", feed, &declared);
+        }
+        self.spawn_receiver("receiver", jobs, &declared);
         self.spawn("announcer", Stage::Serving, async move {
             first_of(&declared, &stop_last).await;
             Ok(announcer.run(stop_last).await?)
+        });
+    }
+
+    /// What takes deliveries from a queue, once the topology is as it must be.
+    fn spawn_receiver<L: Lane + 'static>(
+        &mut self,
+        name: &'static str,
+        receiver: Receiver<L>,
+        declared: &CancellationToken,
+    ) {
+        let (declared, stop) = (declared.clone(), self.stop.clone());
+        self.spawn(name, Stage::Intake, async move {
+            first_of(&declared, &stop).await;
+            receiver.run(stop).await;
+            Ok(())
         });
     }
 

@@ -5,6 +5,7 @@
 //! with it. Durations and sizes carry their unit in the key.
 
 mod alerts;
+mod book;
 mod compare;
 mod defaults;
 
@@ -28,7 +29,8 @@ use crate::{
 };
 
 pub use alerts::{AlertsConfig, PrivateUrl};
-pub use compare::{BookConfig, ReconcileConfig};
+pub use book::BookConfig;
+pub use compare::ReconcileConfig;
 
 /// Prefix of the environment variables that override keys.
 pub const ENVIRONMENT_PREFIX: &str = "SETTLED";
@@ -126,6 +128,8 @@ pub struct BrokerConfig {
     pub declare: bool,
     /// The queue that jobs come from.
     pub jobs_queue: String,
+    /// The queue that the exchange feeds the book through; without one there is no feed.
+    pub book_queue: Option<String>,
     /// The exchange that outcomes go to.
     pub outcomes_exchange: String,
     /// The exchange that bad messages go to.
@@ -451,11 +455,16 @@ impl Config {
         if self.broker.reconnect_max_ms < self.broker.reconnect_base_ms {
             problems.push("broker.reconnect_max_ms is below broker.reconnect_base_ms".to_owned());
         }
+        if self.broker.book_queue.as_deref() == Some(self.broker.jobs_queue.as_str()) {
+            problems.push("broker.book_queue and broker.jobs_queue are the same".to_owned());
+        }
         for (key, name) in [
-            ("broker.jobs_queue", &self.broker.jobs_queue),
-            ("broker.outcomes_exchange", &self.broker.outcomes_exchange),
-            ("broker.dead_letter_exchange", &self.broker.dead_letter_exchange),
+            ("broker.jobs_queue", Some(&self.broker.jobs_queue)),
+            ("broker.book_queue", self.broker.book_queue.as_ref()),
+            ("broker.outcomes_exchange", Some(&self.broker.outcomes_exchange)),
+            ("broker.dead_letter_exchange", Some(&self.broker.dead_letter_exchange)),
         ] {
+            let Some(name) = name else { continue };
             // `.dropped` is appended to a queue's name, and AMQP names have at most 255 bytes.
             if name.is_empty() || name.len() > 240 {
                 problems.push(format!("{key} must have 1 to 240 bytes"));
@@ -477,6 +486,7 @@ impl Config {
                 amounts: self.oes.amounts,
             },
             slow_read_every: Duration::from_secs(self.retry.slow_read_every_s),
+            sequence_wait_max: Duration::from_secs(self.book.sequence_wait_max_s),
         }
     }
 }
@@ -501,17 +511,22 @@ impl RetryConfig {
 }
 
 impl BrokerConfig {
-    /// The queue that keeps what the daemon refused.
-    #[must_use]
-    pub fn dead_queue(&self) -> String {
-        format!("{}.dead", self.jobs_queue)
+    /// The queues that are consumed: that of the jobs and, if there is one, that of the feed.
+    pub fn queues(&self) -> impl Iterator<Item = &str> {
+        [Some(self.jobs_queue.as_str()), self.book_queue.as_deref()].into_iter().flatten()
     }
 
-    /// The queue that keeps what the broker itself gives up of the jobs queue. It is another one than
+    /// The queue that keeps what the daemon refused of another one.
+    #[must_use]
+    pub fn dead_queue(queue: &str) -> String {
+        format!("{queue}.dead")
+    }
+
+    /// The queue that keeps what the broker itself gives up of another one. It is another one than
     /// [`Self::dead_queue`], so that one look at its length tells of a message that nobody has taken in.
     #[must_use]
-    pub fn dropped_queue(&self) -> String {
-        format!("{}.dropped", self.jobs_queue)
+    pub fn dropped_queue(queue: &str) -> String {
+        format!("{queue}.dropped")
     }
 
     /// The delays between connections.

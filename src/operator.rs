@@ -22,8 +22,8 @@ use crate::{
     store::{
         Readers, StoreError,
         query::{
-            ApprovalsWaiting, AttemptLine, DecisionLine, JobHistory, NoteLine, OldestJob,
-            OutboxLine, ReleasedUnconfirmed, StateCount, SwitchLine, TransferLine,
+            ApprovalsWaiting, AttemptLine, DecisionLine, FeedsAtWork, JobHistory, NoteLine,
+            OldestJob, OutboxLine, ReleasedUnconfirmed, StateCount, SwitchLine, TransferLine,
         },
     },
 };
@@ -51,6 +51,8 @@ pub struct Status {
     pub quarantined: u64,
     /// What records move that are not final, by currency: the amounts at risk.
     pub at_risk: Vec<AtRisk>,
+    /// Connections whose feeds need a look.
+    pub feeds: FeedsAtWork,
     /// What operators have switched off, and on again.
     pub switches: Vec<SwitchLine>,
 }
@@ -89,6 +91,7 @@ pub async fn status(
             .filter(|(_, quantity)| !quantity.is_zero())
             .map(|(currency, quantity)| AtRisk { currency, quantity })
             .collect(),
+        feeds: readers.feeds_at_work().await?,
         switches: readers.switches().await?,
     })
 }

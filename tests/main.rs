@@ -47,6 +47,8 @@ mod deployment;
 mod disk;
 mod explain;
 mod fairness;
+mod feed_gate;
+mod feeds;
 mod leaks;
 mod limits;
 mod metrics;

@@ -60,7 +60,7 @@ impl Book {
         let id = format!("{}{seq:04}", &ID[..32]);
         self.must(&format!(
             "INSERT INTO jobs VALUES ({seq}, '{id}', 'allocation', 'BTC', '5', '{ID}', '{ID}', 'c', 'n',
-                 'r', zeroblob(32), 1, '{}', {}, 1, {outcome}, {end}, NULL, 1, 0, 0, 0, 1, NULL, NULL);",
+                 'r', zeroblob(32), 1, '{}', {}, 1, {outcome}, {end}, NULL, 1, 0, 0, 0, 1, NULL, NULL, NULL, NULL, 0);",
             state.name(),
             quoted(state.reason()),
         ))

@@ -80,6 +80,14 @@ fn show(status: &Status) -> anyhow::Result<()> {
         ))?,
         None => output::line("waiting for an operator's approval: none")?,
     }
+    let feeds = &status.feeds;
+    if feeds.with_gaps > 0 || feeds.differing > 0 || feeds.unproven > 0 {
+        output::line(format_args!(
+            "feeds of connections: {} with missing events, {} whose snapshot differs, {} to be proved after a \
+             restore: `settled book feed`",
+            feeds.with_gaps, feeds.differing, feeds.unproven
+        ))?;
+    }
     output::line(format_args!("outcomes and dead letters to publish: {}", status.outbox_waiting))?;
     output::line(format_args!("bad messages in quarantine: {}", status.quarantined))
 }

@@ -36,6 +36,7 @@ pub(super) const CONDITIONS: Conditions = Conditions {
     grace: GRACE,
     verification: Verification { is_required: false, amounts: AmountForm::BaseUnits },
     slow_read_every: LIMITS.slow_read_every,
+    sequence_wait_max: Duration::from_secs(300),
 };
 
 pub(super) const LIMITS: RetryLimits = RetryLimits {

@@ -96,8 +96,13 @@ const fn form(kind: Kind) -> Form {
         Kind::Actions => (
             "actions",
             "action_seq",
-            "action_seq, at_ms, kind, who, reason, job_seq, quarantine_seq, switch, outcome, \
-             expires_at_ms, bulk_id, detail",
+            "action_seq, at_ms, kind, who, reason, job_seq, quarantine_seq, switch, connection_id, \
+             outcome, expires_at_ms, bulk_id, detail",
+        ),
+        Kind::FeedFindings => (
+            "feed_findings",
+            "finding_seq",
+            "finding_seq, kind, connection_id, event_seq, detail, found_at_ms",
         ),
     };
     Form { from, number, columns }
@@ -209,7 +214,8 @@ pub(super) async fn rows_there(
         | Kind::Outbox
         | Kind::Archives
         | Kind::ArchivedJobs
-        | Kind::Actions => (form(kind).from, "true"),
+        | Kind::Actions
+        | Kind::FeedFindings => (form(kind).from, "true"),
     };
     let sql = format!("SELECT count(*) FROM {table} WHERE {done}");
     let there: i64 =
@@ -335,6 +341,7 @@ pub(super) fn rows_of(work: &Work) -> SealedRows {
     rows.add(Kind::AttemptEnds, changes.attempt_ends.iter().map(|(seq, _)| seq.get()));
     rows.add(Kind::JobEvents, changes.job_events.iter().map(|new| new.seq));
     rows.add(Kind::Actions, changes.actions.iter().map(|new| new.seq));
+    rows.add(Kind::FeedFindings, changes.feed_findings.iter().map(|new| new.seq));
     let ended =
         work.jobs.values().filter(|tracked| tracked.changed && tracked.job.state.is_final());
     rows.add(Kind::Endings, ended.map(|tracked| tracked.job.seq.get()));

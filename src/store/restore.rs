@@ -23,6 +23,9 @@ pub struct Acceptance<'a> {
     pub who: &'a str,
     /// What they say about it.
     pub reason: &'a str,
+    /// Whether a feed is configured: then nothing is decided about a connection until a snapshot shows that
+    /// the book is right about it, or an operator accepts it.
+    pub is_fed: bool,
 }
 
 impl OpenedBook {
@@ -97,6 +100,16 @@ impl OpenedBook {
         .execute(&mut *transaction)
         .await
         .while_doing(ACCEPTING)?;
+        if by.is_fed {
+            sqlx::query!(
+                "INSERT INTO connection_feeds (connection_id, missing, differs, is_unproven)
+                 SELECT connection_id, '[]', '[]', 1 FROM connections WHERE true
+                 ON CONFLICT (connection_id) DO UPDATE SET is_unproven = 1"
+            )
+            .execute(&mut *transaction)
+            .await
+            .while_doing(ACCEPTING)?;
+        }
         let mut added = journal::rows(Kind::Restores, [restore.restore_seq]);
         added.add(Kind::JobEvents, notes.iter().map(|note| note.event_seq));
         seal(&mut transaction, by.at, added).await?;

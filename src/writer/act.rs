@@ -17,9 +17,11 @@ use crate::{
         state::{Event, ParkReason, State},
     },
     pipeline::{
+        accept,
         budget::{Budget, SendPermit},
         confirm,
         decide::{self, Conditions},
+        feed,
         record::{Recorded, record},
         resolve,
         send::Permitted,
@@ -101,6 +103,10 @@ impl Act<'_> {
                     .map(|event| self.work.apply_book_event(event, source))
                     .collect::<Result<_, _>>()?;
                 Ok(Done::Book(outcomes))
+            }
+            Command::Feed { fed, .. } => feed::take(self.work, fed).map(Done::Fed),
+            Command::AcceptSnapshots { connections, by, .. } => {
+                accept::accept(self.work, connections, by).map(Done::Accepted)
             }
             Command::Park { job, reason, why } => {
                 park(self.work, *job, *reason, why, self.limits)?;

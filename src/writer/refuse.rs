@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::{
-    Recording, Writer, WriterError,
+    Feeding, Recording, Writer, WriterError,
     action::Acted,
     command::{Acts, Command},
 };
@@ -36,6 +36,14 @@ impl Writer {
                 Ok(())
             }
             Command::ApplyBook { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
+            Command::Feed { answer, .. } => {
+                let _waiting = answer.send(Feeding::Refused(reason));
+                Ok(())
+            }
+            Command::AcceptSnapshots { answer, .. } => {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
@@ -123,6 +131,8 @@ impl Writer {
             | Command::SettleReads { .. }
             | Command::SettleFirstReads { .. }
             | Command::ApplyBook { .. }
+            | Command::Feed { .. }
+            | Command::AcceptSnapshots { .. }
             | Command::Archive { .. }
             | Command::NoteRun { .. }
             | Command::NoteAlerts { .. }

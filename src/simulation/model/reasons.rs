@@ -135,7 +135,8 @@ fn may_park(
         | ParkReason::StepFailed
         | ParkReason::NotShown
         | ParkReason::Unreadable
-        | ParkReason::EndedAtOes => false,
+        | ParkReason::EndedAtOes
+        | ParkReason::BookBehind => false,
         ParkReason::RefusedByOes => evidence.refused,
         ParkReason::NotFoundAtOes => evidence.not_found || evidence.absent,
         ParkReason::PolicyRejected => {
