@@ -204,3 +204,24 @@ async fn the_same_events_come_from_a_file_from_standard_input_and_over_the_api()
     assert_eq!(world.balances().await[0], (AVAILABLE + 3).to_string());
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn what_was_delivered_when_the_process_was_killed_comes_again_and_counts_once() {
+    let world = fed_world(&[]).await;
+    let process = world.process().await;
+    let events: Vec<Value> = (1..=600).map(|number| world.numbered(number, "1")).collect();
+    world.feed(&events[..300]).await;
+    eventually("some to be taken", || async {
+        (world.balances().await[0] != AVAILABLE.to_string()).then_some(())
+    })
+    .await;
+    process.kill().await;
+    world.feed(&events[300..]).await;
+    let process = world.process().await;
+    world.wait_for_available(AVAILABLE + 600).await;
+    world.exchange.wait_until_taken(world.setting("broker.book_queue")).await;
+    assert!(world.known_feed().await.unwrap().missing.is_empty());
+    assert_eq!(world.balances().await[0], (AVAILABLE + 600).to_string());
+    world.assert_promises().await;
+    process.kill().await;
+}
