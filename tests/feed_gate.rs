@@ -203,7 +203,7 @@ async fn the_feed_is_consumed_alone() {
     let world = fed_world(&[]).await;
     let channel = world.exchange.channel().await;
     let queue = world.setting("broker.book_queue");
-    channel
+    let another = channel
         .basic_consume(queue.into(), "another".into(), Default::default(), Default::default())
         .await
         .unwrap();
@@ -215,6 +215,7 @@ async fn the_feed_is_consumed_alone() {
     })
     .await;
     assert!(part(&daemon, "decisions").await.1.contains("the feed is not consumed"));
+    drop(another);
     channel.close(200, "OK".into()).await.unwrap();
     world.wait_for_state(&record, "confirmed").await;
     daemon.stop().await;
