@@ -6,6 +6,7 @@
 
 mod alerts;
 mod book;
+mod broker;
 mod compare;
 mod defaults;
 
@@ -455,21 +456,7 @@ impl Config {
         if self.broker.reconnect_max_ms < self.broker.reconnect_base_ms {
             problems.push("broker.reconnect_max_ms is below broker.reconnect_base_ms".to_owned());
         }
-        if self.broker.book_queue.as_deref() == Some(self.broker.jobs_queue.as_str()) {
-            problems.push("broker.book_queue and broker.jobs_queue are the same".to_owned());
-        }
-        for (key, name) in [
-            ("broker.jobs_queue", Some(&self.broker.jobs_queue)),
-            ("broker.book_queue", self.broker.book_queue.as_ref()),
-            ("broker.outcomes_exchange", Some(&self.broker.outcomes_exchange)),
-            ("broker.dead_letter_exchange", Some(&self.broker.dead_letter_exchange)),
-        ] {
-            let Some(name) = name else { continue };
-            // `.dropped` is appended to a queue's name, and AMQP names have at most 255 bytes.
-            if name.is_empty() || name.len() > 240 {
-                problems.push(format!("{key} must have 1 to 240 bytes"));
-            }
-        }
+        problems.extend(self.broker.bad_names());
         problems.extend(self.alerts.problems());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unusable(problems)) }
     }
@@ -507,41 +494,6 @@ impl RetryConfig {
             approval_read_every: Duration::from_secs(self.approval_read_every_s),
             slow_read_every: Duration::from_secs(self.slow_read_every_s),
         }
-    }
-}
-
-impl BrokerConfig {
-    /// The queues that are consumed: that of the jobs and, if there is one, that of the feed.
-    pub fn queues(&self) -> impl Iterator<Item = &str> {
-        [Some(self.jobs_queue.as_str()), self.book_queue.as_deref()].into_iter().flatten()
-    }
-
-    /// The queue that keeps what the daemon refused of another one.
-    #[must_use]
-    pub fn dead_queue(queue: &str) -> String {
-        format!("{queue}.dead")
-    }
-
-    /// The queue that keeps what the broker itself gives up of another one. It is another one than
-    /// [`Self::dead_queue`], so that one look at its length tells of a message that nobody has taken in.
-    #[must_use]
-    pub fn dropped_queue(queue: &str) -> String {
-        format!("{queue}.dropped")
-    }
-
-    /// The delays between connections.
-    #[must_use]
-    pub fn reconnect_schedule(&self) -> Schedule {
-        Schedule::new(
-            Duration::from_millis(self.reconnect_base_ms),
-            Duration::from_millis(self.reconnect_max_ms),
-        )
-    }
-
-    /// The limit on every call but connecting.
-    #[must_use]
-    pub fn call_timeout(&self) -> Duration {
-        Duration::from_millis(self.call_timeout_ms)
     }
 }
 

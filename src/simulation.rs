@@ -2,11 +2,12 @@
 //!
 //! A seed draws a list of [operations](operation::Operation): a message is delivered again, an update is
 //! applied and its answer lost, the process ends before or after a commit, OES ends a record the other
-//! way, the clock jumps. The [worker] plays its side with the real steps of the pipeline, the real
-//! policy, gate and tables, on [`crate::store::memory::MemoryBook`]: each transaction sees rows that it
-//! asked for, and is kept or thrown away. After every operation the [model], which shares no rule with
-//! the worker, says whether each promise still holds. At the [ending] faults stop, time passes, an
-//! operator sends on or decides what is parked, and every job must rest where OES and its own history put it.
+//! way, a job is forged, the clock jumps. In three runs of five, records are read before they are
+//! decided. The [worker] plays its side with the real steps of the pipeline, the real policy, gate and
+//! tables, on [`crate::store::memory::MemoryBook`]: each transaction sees rows that it asked for, and is
+//! kept or thrown away. After every operation the [model], which shares no rule with the worker, says
+//! whether each promise still holds. At the [ending] faults stop, time passes, an operator sends on or
+//! decides what is parked, and every job must rest where OES and its own history put it.
 //!
 //! A failing seed is played again with fewer and fewer operations, and the shortest list that still
 //! breaks the same promise is shown. `SETTLED_SIMULATION_SEED=123 cargo test --lib simulation` replays
@@ -36,6 +37,18 @@
 //! | `approve`: a word moves what does not wait for one | a word moves only what waits for one |
 //! | `policy`: an approval does not waive the threshold | a decision follows the book |
 //! | `gate`: a pause begins when it should be over | everything comes to rest |
+//! | `verify`: a forged job is taken for genuine | a read of an undecided record means what it says |
+//! | `verify`: what OES has ended is decided by the policy | a read of an undecided record means what it says |
+//! | `verify`: what OES has ended is decided so, and sent | a read of an undecided record means what it says |
+//! | `verify`: a record that is not shown is refused | a read of an undecided record means what it says |
+//! | `verify`: a read that failed counts as one that found nothing | a read of an undecided record means what it says |
+//! | `policy`: what OES has ended is followed beyond what the book covers | a read of an undecided record means what it says |
+//! | `verify`: the hold of what OES has ended is booked twice | money moves once |
+//! | `verify`: an approval that was pending before the first send is forgotten | a job rests for a reason |
+//! | `verify`: nobody has the id of a refused job next | a committed message has its job |
+//! | `work`: a refused job keeps its record's id | a committed message has its job |
+//! | `work`: what was refused is forgotten | a refused job gives up its id |
+//! | `decide`: the read is not waited for | nothing is decided before its record agrees |
 //! | here: acknowledged although the commit was lost | an acknowledged message is in the book |
 //! | here: sent although the commit was lost | what leaves is committed before |
 
@@ -44,6 +57,7 @@ mod ending;
 mod model;
 mod oes;
 mod operation;
+mod verifying;
 mod worker;
 mod world;
 
@@ -108,10 +122,11 @@ fn run(seed: u64) -> Result<(), String> {
     let operations: Vec<String> =
         shortest.operations.iter().map(|operation| format!("    {operation:?}")).collect();
     Err(format!(
-        "seed {seed} breaks a promise: {}\n  {}\n  shortest reproduction, with {:?}:\n{}\n  \
+        "seed {seed} breaks a promise: {}\n  {}\n  shortest reproduction, {} and with {:?}:\n{}\n  \
          again: SETTLED_SIMULATION_SEED={seed} cargo test --lib simulation",
         violation.promise,
         violation.detail,
+        if shortest.verifies { "verifying" } else { "not verifying" },
         shortest.stance,
         operations.join("\n"),
     ))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lapin::{options::BasicConsumeOptions, types::FieldTable};
 use serde_json::{Value, json};
 use settled::domain::job::JobType;
 
@@ -204,7 +205,12 @@ async fn the_feed_is_consumed_alone() {
     let channel = world.exchange.channel().await;
     let queue = world.setting("broker.book_queue");
     let another = channel
-        .basic_consume(queue.into(), "another".into(), Default::default(), Default::default())
+        .basic_consume(
+            queue.into(),
+            "another".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
         .await
         .unwrap();
     let daemon = start(&world).await;

@@ -11,8 +11,13 @@ use crate::{
     config::Config,
     control::Caller,
     domain::{
-        action::Operator, decision::Outcome, ids::RecordId, job::JobType, policy::OperatorWord,
-        state::State, time::TimestampMs,
+        action::Operator,
+        decision::Outcome,
+        ids::RecordId,
+        job::JobType,
+        policy::OperatorWord,
+        state::State,
+        time::{TimestampMs, parse_age},
     },
     operator::{
         self, JobView,
@@ -26,7 +31,7 @@ use crate::{
     store::{
         archive::open_history,
         open_readers,
-        query::{JobFilter, JobLine, Sort},
+        query::{JobFilter, JobLine, PageWanted, Sort},
     },
     web::api::RECORDS_MAX,
     writer::{Acted, JobAction},
@@ -210,21 +215,6 @@ async fn explain(
     output::line(format_args!("the policy says: {}{verdict}", explained.says))
 }
 
-pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: u64 =
-        number.parse().map_err(|_| "a number and a unit: 90s, 15m, 2h, 3d".to_owned())?;
-    let seconds = match unit {
-        "s" | "" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(format!("{unit:?} is no unit; there are s, m, h and d")),
-    };
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
-}
-
 /// Carries an action out on jobs, and says what became of each.
 async fn act(
     config: &Config,
@@ -331,7 +321,7 @@ pub(super) async fn run(
                 ..JobFilter::default()
             };
             let readers = open_readers(&config.store.path).await?;
-            let page = readers.list_jobs(&filter, Sort::Newest, None, limit).await?;
+            let page = readers.list_jobs(&filter, &PageWanted::first(Sort::Newest, limit)).await?;
             if json { output::json(&page.jobs) } else { list(&page.jobs, now) }
         }
         JobsCommand::Show { id, json } => {
@@ -433,18 +423,4 @@ fn show(view: &JobView) -> anyhow::Result<()> {
         ]);
     }
     output::line(timeline)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_have_units() {
-        assert_eq!(parse_age("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_age("2h"), Ok(Duration::from_secs(7_200)));
-        for bad in ["", "h", "-1s", "1.5h", "2w", "99999999999999999999d"] {
-            assert!(parse_age(bad).is_err(), "{bad}");
-        }
-    }
 }

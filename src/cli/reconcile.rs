@@ -5,13 +5,17 @@ use std::{fs::File, io::Write as _, path::PathBuf};
 use anyhow::bail;
 use clap::Args;
 
-use super::{NotDone, jobs::parse_age, output, target::Target};
+use super::{NotDone, output, target::Target};
 use crate::{
     clock::{Clock as _, SystemClock},
     compare::reconcile::{ReconcileReport, ReconcileRequest},
     config::Config,
     control::Caller,
-    domain::{difference::Finding, ids::RecordId, time::TimestampMs},
+    domain::{
+        difference::Finding,
+        ids::RecordId,
+        time::{TimestampMs, parse_age},
+    },
 };
 
 /// How the lock says who holds the book.

@@ -32,12 +32,38 @@ impl TimestampMs {
         Self(self.0.saturating_add(millis))
     }
 
+    /// This time less `duration`, held at the smallest time there is.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// How long after `earlier` this is; zero if it is not after it.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         let millis = self.0.saturating_sub(earlier.0);
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
+}
+
+/// An age in words: a whole number and a unit, e.g. `90s`, `15m`, `2h`, `3d`; without a unit, seconds.
+///
+/// # Errors
+/// A sentence that says what an age looks like.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 =
+        number.parse().map_err(|_| "a number and a unit: 90s, 15m, 2h, 3d".to_owned())?;
+    let seconds = match unit {
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(format!("{unit:?} is no unit; there are s, m, h and d")),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
 /// A day in UTC.
@@ -109,6 +135,15 @@ mod tests {
             let day = TimestampMs::from_millis(millis).day();
             assert_eq!(day.to_string().parse::<Day>().unwrap(), day);
             assert_eq!(serde_json::to_string(&day).unwrap(), format!("\"{day}\""));
+        }
+    }
+
+    #[test]
+    fn ages_have_units() {
+        assert_eq!(parse_age("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_age("2h"), Ok(Duration::from_secs(7_200)));
+        for bad in ["", "h", "-1s", "1.5h", "2w", "99999999999999999999d"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
         }
     }
 

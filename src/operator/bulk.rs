@@ -14,7 +14,7 @@ use crate::{
     store::{
         Readers,
         error::unreadable,
-        query::{JobFilter, JobLine, PAGE_MAX, Sort},
+        query::{JobFilter, JobLine, PAGE_MAX, PageWanted, Sort},
     },
     writer::JobAction,
 };
@@ -78,9 +78,9 @@ pub async fn preview(
     }
     let (mut sums, mut left_alone) =
         (BTreeMap::<CurrencyCode, CurrencySum>::new(), BTreeMap::new());
-    let (mut records, mut after) = (Vec::new(), None);
+    let (mut records, mut wanted) = (Vec::new(), PageWanted::first(Sort::Oldest, PAGE_MAX));
     loop {
-        let page = readers.list_jobs(&filter, Sort::Oldest, after, PAGE_MAX).await?;
+        let page = readers.list_jobs(&filter, &wanted).await?;
         for job in page.jobs {
             let bad = unreadable("jobs");
             let state = State::from_row(&job.state, job.state_reason.as_deref());
@@ -97,7 +97,7 @@ pub async fn preview(
             return Err(OperationError::TooMany(records.len()));
         }
         let Some(next) = page.next else { break };
-        after = Some(next);
+        wanted = PageWanted::after(next, PAGE_MAX);
     }
     Ok(Preview { jobs: records.len(), sums: sums.into_values().collect(), left_alone, records })
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::operation::{Caps, Fact};
+use super::operation::{Caps, Difference, Fact};
 use crate::domain::{
     amount::{Amount, Quantity},
     ids::{ClientId, ConnectionId, CurrencyCode, RecordId},
@@ -64,6 +64,32 @@ pub(super) fn terms(
         partners_connection_id: partner(connection).parse().unwrap(),
         partners_record_id: format!("r-{number}").parse().unwrap(),
     }
+}
+
+/// Other terms of the same record, as another client might have them.
+pub(super) fn altered(terms: &JobTerms, difference: Difference) -> JobTerms {
+    let mut other = terms.clone();
+    match difference {
+        Difference::Connection => {
+            let now = (0..CONNECTIONS).find(|which| connection_id(*which) == terms.connection_id);
+            let which = (now.unwrap() + 1) % CONNECTIONS;
+            (other.client_id, other.connection_id) = (client_id(which), connection_id(which));
+            other.partners_client_id = partner(which).parse().unwrap();
+            other.partners_connection_id = partner(which).parse().unwrap();
+        }
+        Difference::Type => {
+            other.job_type = match terms.job_type {
+                JobType::Allocation => JobType::Deallocation,
+                JobType::Deallocation => JobType::Allocation,
+            };
+        }
+        Difference::Amount => {
+            let units: u64 = terms.amount.quantity().to_string().parse().unwrap();
+            let currency = terms.amount.currency().clone();
+            other.amount = Amount::positive(currency, Quantity::from(units + 7)).unwrap();
+        }
+    }
+    other
 }
 
 fn partner(connection: u8) -> String {

@@ -1,16 +1,16 @@
 //! The end of a run: faults stop, time passes, and everything must come to where it belongs.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use super::{
     model::{Model, Violation},
-    oes::Entry,
-    operation::{AtOes, Fate, Operation, PutFate, ReadFate},
+    oes::{Entry, Shown},
+    operation::{Fate, Operation, PutFate, ReadFate},
     world::World,
 };
 use crate::domain::{
     gate::Permission,
-    job::Job,
+    job::{Job, JobTerms},
     policy::OperatorWord,
     record::PolicyResult,
     state::{ConflictKind, ParkReason, State},
@@ -59,15 +59,22 @@ impl World {
                 )
             };
             if !self.book.jobs.values().any(moves) {
-                // Whatever is read slowly is read once more.
-                return if self.book.jobs.values().all(|job| job.state.is_final()) {
-                    Ok(())
-                } else {
-                    self.round()
-                };
+                // Whatever is read slowly is read again, until that moves nothing.
+                let before = self.states();
+                if before.iter().all(|state| state.is_final()) {
+                    return Ok(());
+                }
+                self.round()?;
+                if self.states() == before {
+                    return Ok(());
+                }
             }
         }
         Err(self.stuck("everything comes to rest"))
+    }
+
+    fn states(&self) -> Vec<State> {
+        self.book.jobs.values().map(|job| job.state).collect()
     }
 
     fn stuck(&self, promise: &'static str) -> Violation {
@@ -81,6 +88,11 @@ impl World {
         self.wait(ROUND);
         while !self.queue.is_empty() {
             self.step(Operation::Deliver { count: 4, fate: COMMITS, acked: true })?;
+        }
+        for _ in 0..3 {
+            self.step(Operation::SettleVerified { fate: COMMITS })?;
+            self.step(Operation::Verify { fate: ReadFate::Works })?;
+            self.step(Operation::SettleVerified { fate: COMMITS })?;
         }
         self.step(Operation::Decide { fate: COMMITS })?;
         // Each takes a few, so some rounds take all.
@@ -113,15 +125,44 @@ impl World {
         for terms in &self.records {
             let (record, entry) = (terms.record_id, &self.oes.records[&terms.record_id]);
             // A message that a contradicting one came before is in the quarantine.
-            let Some(job) = self.book.find(record) else {
-                return Err(Violation::new("no job is lost", record.to_string()));
-            };
-            if !may_rest(job, entry, sent_on) {
-                let detail = format!("{record} rests as {}, and OES has {entry:?}", job.state);
-                return Err(Violation::new("a job rests where it belongs", detail));
+            match self.book.find(record) {
+                Some(job) if self.may_rest(job, entry, sent_on) => {}
+                Some(job) => {
+                    let detail = format!("{record} rests as {}, and OES has {entry:?}", job.state);
+                    return Err(Violation::new("a job rests where it belongs", detail));
+                }
+                None => self.all_are_forged(entry)?,
             }
         }
         Ok(())
+    }
+
+    /// A record without a job: nothing that was ever published about it is what OES has.
+    fn all_are_forged(&self, entry: &Entry) -> Result<(), Violation> {
+        let is_genuine = |terms: &&Rc<JobTerms>| {
+            terms.record_id == entry.terms.record_id && entry.is_about(terms)
+        };
+        match self.published.iter().find(is_genuine) {
+            None if self.conditions.verification.is_required => Ok(()),
+            None => Err(Violation::new("no job is lost", entry.terms.record_id.to_string())),
+            Some(terms) => {
+                Err(Violation::new("a genuine message has its turn", format!("{terms:?}")))
+            }
+        }
+    }
+
+    fn may_rest(&self, job: &Job, entry: &Entry, sent_on: bool) -> bool {
+        match job.state {
+            // OES may have ended it, and the book cannot follow.
+            State::Parked(ParkReason::EndedAtOes) => (entry.outcome())
+                .is_some_and(|outcome| self.model.cannot_follow(&job.terms, outcome)),
+            State::Parked(ParkReason::NeedsApproval)
+                if self.conditions.verification.is_required =>
+            {
+                !sent_on && entry.outcome().is_none()
+            }
+            _ => may_rest(job, entry, sent_on),
+        }
     }
 }
 
@@ -140,11 +181,13 @@ fn may_rest(job: &Job, entry: &Entry, sent_on: bool) -> bool {
         State::AwaitingApproval => entry.is_pending(),
         State::Conflict(ConflictKind::OtherOutcome) => !is_open && !is_rejected,
         State::Conflict(ConflictKind::WrongEcho) => is_open,
-        State::Conflict(ConflictKind::OtherTerms) => {
-            matches!(entry.at_oes, AtOes::OtherConnection | AtOes::OtherType)
+        State::Conflict(ConflictKind::OtherTerms) => !entry.is_about(&job.terms),
+        // The reason is what the last read before it showed.
+        State::Parked(ParkReason::NotShown | ParkReason::Unreadable) => {
+            entry.shown != Shown::InFull
         }
         State::Parked(ParkReason::NeedsApproval) => !sent_on,
-        State::Parked(ParkReason::NotFoundAtOes) if sent_on => entry.at_oes == AtOes::Missing,
+        State::Parked(ParkReason::NotFoundAtOes) if sent_on => entry.shown == Shown::Not,
         State::Parked(ParkReason::PolicyRejected) if sent_on => is_open && is_rejected,
         State::Parked(ParkReason::ApprovalUnclear) if sent_on => entry.is_pending(),
         State::Parked(_) => is_open && !sent_on,

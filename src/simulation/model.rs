@@ -5,6 +5,7 @@
 //! attempt may follow another, and why a job may be parked. It shares types with the worker, and no
 //! rule.
 
+mod first_read;
 mod money;
 mod promises;
 mod reasons;
@@ -36,6 +37,7 @@ use crate::{
         state::{ParkReason, State},
         time::{Day, TimestampMs},
     },
+    pipeline::verify::FirstRead,
     store::memory::MemoryBook,
 };
 
@@ -67,6 +69,7 @@ fn holds(
 pub(super) enum Touched {
     Message(Message),
     Job(JobSeq),
+    FirstRead(FirstRead),
     SentOn(JobSeq),
     Word(JobSeq, OperatorWord),
     Fact(Box<BookEvent>),
@@ -81,13 +84,33 @@ struct Attempt {
     seen_reserved: bool,
 }
 
-/// A record.
+/// Who decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Policy,
+    Operator(OperatorWord),
+    /// OES, which has ended the record so.
+    Oes(Outcome),
+}
+
+impl By {
+    fn word(self) -> Option<OperatorWord> {
+        match self {
+            Self::Operator(word) => Some(word),
+            Self::Policy | Self::Oes(_) => None,
+        }
+    }
+}
+
+/// A job.
 struct Known {
     terms: Rc<JobTerms>,
     state: State,
     received_at: TimestampMs,
     decided: Option<Outcome>,
     decided_on: Option<Day>,
+    /// OES had ended the record before, and nothing is to be sent.
+    is_adopted: bool,
     reject_reason: Option<String>,
     ended: Option<Outcome>,
     last_attempt: Option<Attempt>,
@@ -104,7 +127,15 @@ struct Leave {
 
 #[derive(Default)]
 pub(super) struct Model {
-    records: BTreeMap<RecordId, Known>,
+    /// Whether a job is decided only after its record was read.
+    verifies: bool,
+    jobs: BTreeMap<JobSeq, Known>,
+    /// The one job of each record that was not refused.
+    live: BTreeMap<RecordId, JobSeq>,
+    /// What was refused, because the record is not what it says.
+    refused: Vec<Rc<JobTerms>>,
+    /// What came while something else had the record's id, in the order in which it came.
+    put_away: Vec<Rc<JobTerms>>,
     money: Money,
     attempts_seen: Option<AttemptSeq>,
     nonces: BTreeSet<String>,
@@ -114,6 +145,10 @@ pub(super) struct Model {
 }
 
 impl Model {
+    pub(super) fn new(verifies: bool) -> Self {
+        Self { verifies, ..Self::default() }
+    }
+
     /// Follows a transaction that is committed, or a restart.
     pub(super) fn observe(
         &mut self,
@@ -128,21 +163,22 @@ impl Model {
                 Touched::Message(Message { terms: Some(terms), .. }) => {
                     self.recorded(terms, book, oes, now)?;
                 }
-                Touched::Job(seq) => self.look_at(&book.jobs[seq], None, oes, now)?,
+                Touched::Job(seq) => self.look_at(&book.jobs[seq], By::Policy, oes, now)?,
+                Touched::FirstRead(read) => self.first_read(read, book, oes, now)?,
                 Touched::Word(seq, word) => {
-                    self.look_at(&book.jobs[seq], Some(*word), oes, now)?;
+                    self.look_at(&book.jobs[seq], By::Operator(*word), oes, now)?;
                 }
                 Touched::SentOn(seq) => {
                     let job = &book.jobs[seq];
-                    if let Some(known) = self.records.get_mut(&job.terms.record_id) {
-                        known.evidence.begin_anew(job.state != known.state);
+                    if let Some(known) = self.jobs.get_mut(seq) {
+                        known.evidence.begin_anew(job.state != known.state, known.decided);
                     }
-                    self.look_at(job, None, oes, now)?;
+                    self.look_at(job, By::Policy, oes, now)?;
                 }
                 Touched::Fact(event) => self.money.apply(event),
             }
         }
-        self.follow_attempts(book, now)?;
+        self.follow_attempts(book, oes, now)?;
         self.money.check(book)
     }
 
@@ -151,8 +187,35 @@ impl Model {
         Money::check_movements(book)
     }
 
-    /// A message was committed: the first one about a record holds.
+    /// A message was committed: the first one about a record holds, unless it is refused.
     fn recorded(
+        &mut self,
+        terms: &Rc<JobTerms>,
+        book: &MemoryBook,
+        oes: &Oes,
+        now: TimestampMs,
+    ) -> Result<(), Violation> {
+        let record = terms.record_id;
+        match self.live.get(&record) {
+            None if self.refused.contains(terms) => {
+                // Another message of the batch may have the id by now.
+                let is_again = book.find(record).is_some_and(|job| job.terms == **terms);
+                return holds("what was refused is no job again", !is_again, || {
+                    format!("{terms:?}")
+                });
+            }
+            None => return self.take_in(terms, book, oes, now),
+            Some(seq) if self.jobs[seq].terms == *terms || self.put_away.contains(terms) => {}
+            Some(_) => self.put_away.push(Rc::clone(terms)),
+        }
+        let Some(job) = book.find(record) else {
+            return Err(Violation::new("a committed message has its job", format!("{terms:?}")));
+        };
+        self.look_at(job, By::Policy, oes, now)
+    }
+
+    /// A message becomes a job.
+    fn take_in(
         &mut self,
         terms: &Rc<JobTerms>,
         book: &MemoryBook,
@@ -162,31 +225,34 @@ impl Model {
         let Some(job) = book.find(terms.record_id) else {
             return Err(Violation::new("a committed message has its job", format!("{terms:?}")));
         };
-        self.records.entry(terms.record_id).or_insert_with(|| Known {
+        let known = Known {
             terms: Rc::clone(terms),
             state: State::Received,
             received_at: now,
             decided: None,
             decided_on: None,
+            is_adopted: false,
             reject_reason: None,
             ended: None,
             last_attempt: None,
             event_id: None,
             evidence: Evidence::default(),
-        });
-        self.look_at(job, None, oes, now)
+        };
+        let is_new = self.jobs.insert(job.seq, known).is_none();
+        holds("a refused job stays refused", is_new, || format!("{job:?}"))?;
+        self.live.insert(terms.record_id, job.seq);
+        self.look_at(job, By::Policy, oes, now)
     }
 
-    /// Follows one job from what it was to what it is, after an operator's word if there was one.
-    fn look_at(
-        &mut self,
-        job: &Job,
-        word: Option<OperatorWord>,
-        oes: &Oes,
-        now: TimestampMs,
-    ) -> Result<(), Violation> {
+    /// The job of a record that was not refused.
+    fn of_record(&mut self, record: RecordId) -> Option<&mut Known> {
+        self.jobs.get_mut(self.live.get(&record)?)
+    }
+
+    /// Follows one job from what it was to what it is, after whoever decides if it is decided.
+    fn look_at(&mut self, job: &Job, by: By, oes: &Oes, now: TimestampMs) -> Result<(), Violation> {
         let record = job.terms.record_id;
-        let known = self.records.get_mut(&record).ok_or_else(|| {
+        let known = self.jobs.get_mut(&job.seq).ok_or_else(|| {
             Violation::new("a job comes from a message", format!("{record} does not"))
         })?;
         holds("the first message holds", job.terms == *known.terms, || {
@@ -199,33 +265,29 @@ impl Model {
         let needs_word = before == State::Parked(ParkReason::NeedsApproval);
         holds(
             "a word moves only what waits for one",
-            needs_word || word.is_none() || before == after,
-            || format!("{record}: {before} → {after} with {word:?}"),
+            needs_word || by.word().is_none() || before == after,
+            || format!("{record}: {before} → {after}, {by:?}"),
         )?;
         let decided = job.decision.as_ref().map(Decision::outcome);
-        if known.decided.is_none() && decided.is_some() {
-            holds(
-                "what needs approval is decided by a word",
-                needs_word == word.is_some(),
-                || format!("{record}: {before} → {after} with {word:?}"),
-            )?;
-            let expected = self.money.ruling(&known.terms, known.received_at, now, word);
-            holds("a decision follows the book", expected == Due::of(decided), || {
-                format!("{record}: decided {decided:?}, and the model says {expected:?}")
-            })?;
-            known.decided = decided;
+        if known.decided.is_none()
+            && let Some(decision) = &job.decision
+        {
+            let outcome = decision.outcome();
+            known.decided = Some(outcome);
             known.decided_on = Some(now.day());
-            known.reject_reason =
-                job.decision.as_ref().and_then(Decision::reject_reason).map(str::to_owned);
-            let is_cleared = decided == Some(Outcome::Cleared);
+            known.is_adopted = matches!(by, By::Oes(_));
+            known.reject_reason = decision.reject_reason().map(str::to_owned);
+            is_decided_well(known, by, self.verifies, &self.money, now)?;
+            let is_cleared = outcome == Outcome::Cleared;
             self.money.decided(&known.terms, now.day(), is_cleared);
-            let keeps = !is_cleared || self.money.keeps_caps(&known.terms, now.day());
+            let keeps =
+                !is_cleared || known.is_adopted || self.money.keeps_caps(&known.terms, now.day());
             holds("no cap is exceeded by what is cleared and pending", keeps, || {
                 record.to_string()
             })?;
         }
         if known.ended.is_none()
-            && let (Some(decided), Some(actual)) = (known.decided, job.final_outcome)
+            && let (Some(decided), Some(actual)) = (decided, job.final_outcome)
         {
             known.ended = Some(actual);
             self.money.ended(&known.terms, known.decided_on, decided, actual);
@@ -239,15 +301,29 @@ impl Model {
     }
 
     /// New attempts: each carries the decision, with a nonce of its own, when one may follow.
-    fn follow_attempts(&mut self, book: &MemoryBook, now: TimestampMs) -> Result<(), Violation> {
+    fn follow_attempts(
+        &mut self,
+        book: &MemoryBook,
+        oes: &Oes,
+        now: TimestampMs,
+    ) -> Result<(), Violation> {
         let first = self.attempts_seen.map_or(i64::MIN, |seen| seen.get().saturating_add(1));
         for (seq, row) in book.attempts.range(AttemptSeq::from(first)..) {
             self.attempts_seen = Some(*seq);
             let record = book.jobs[&row.attempt.job].terms.record_id;
-            let Some(known) = self.records.get_mut(&record) else {
+            let Some(known) = self.jobs.get_mut(&row.attempt.job) else {
                 return Err(Violation::new("an attempt has its record", record.to_string()));
             };
             promises::carries_decision(known, &row.attempt.body)?;
+            let is_genuine = oes.records[&record].is_about(&known.terms);
+            holds(
+                "a message that is not OES's record leads to no update",
+                is_genuine || !self.verifies,
+                || format!("{record}: {:?}, and OES has {:?}", known.terms, oes.records[&record]),
+            )?;
+            holds("what OES had ended is not sent", !known.is_adopted, || {
+                format!("{record}: attempt {seq}")
+            })?;
             holds(
                 "a nonce belongs to one attempt",
                 self.nonces.insert(row.attempt.nonce.as_str().to_owned()),
@@ -288,8 +364,8 @@ impl Model {
         )?;
         holds("an attempt is sent once", self.sent.insert(seq), || format!("attempt {seq}"))?;
         // These are the bytes that were looked at when they were committed.
-        let record = book.jobs[&row.unwrap().attempt.job].terms.record_id;
-        let known = &self.records[&record];
+        let known = &self.jobs[&row.unwrap().attempt.job];
+        let record = known.terms.record_id;
         let is_last = known.last_attempt.as_ref().is_some_and(|last| last.seq == seq);
         holds("only the last attempt is sent", is_last, || format!("{record}: attempt {seq}"))
     }
@@ -302,7 +378,7 @@ impl Model {
         status: Option<u16>,
         retry_at: Option<TimestampMs>,
     ) {
-        if let Some(known) = self.records.get_mut(&record) {
+        if let Some(known) = self.of_record(record) {
             known.evidence.answered(fate, status);
             if let Some(last) = known.last_attempt.as_mut() {
                 last.turned_away = status == Some(429);
@@ -319,7 +395,9 @@ impl Model {
     /// OES answered a read, or did not.
     pub(super) fn read_answered(&mut self, fate: ReadFate, retry_at: Option<TimestampMs>) {
         match fate {
-            ReadFate::Works | ReadFate::ShowsNothing => self.leave.token_refused = false,
+            ReadFate::Works | ReadFate::ShowsNothing | ReadFate::Garbled => {
+                self.leave.token_refused = false;
+            }
             ReadFate::Unauthorized => self.leave.token_refused = true,
             ReadFate::RateLimited { .. } => {
                 self.leave.paused_until = self.leave.paused_until.max(retry_at);
@@ -330,7 +408,7 @@ impl Model {
 
     /// OES showed a record.
     pub(super) fn was_read(&mut self, book: &MemoryBook, record: RecordId, reading: &Reading) {
-        let Some(known) = self.records.get_mut(&record) else { return };
+        let Some(known) = self.of_record(record) else { return };
         let Reading::Found(found) = reading else { return self.was_not_shown(record) };
         if let Some(last) = known.last_attempt.as_mut() {
             let is_over = book.attempts.get(&last.seq).is_some_and(|row| row.result.is_some());
@@ -340,7 +418,7 @@ impl Model {
 
     /// OES did not show a record.
     pub(super) fn was_not_shown(&mut self, record: RecordId) {
-        if let Some(known) = self.records.get_mut(&record) {
+        if let Some(known) = self.of_record(record) {
             known.evidence.absent = true;
         }
     }
@@ -348,27 +426,66 @@ impl Model {
     /// The process has ended, and with it what it knew of OES's answers.
     pub(super) fn restarted(&mut self) {
         self.leave = Leave::default();
-        for known in self.records.values_mut() {
+        for known in self.jobs.values_mut() {
             known.evidence.restarted();
         }
     }
+}
+
+/// A job was decided: when it could be, by whoever may, and as the book or OES says.
+fn is_decided_well(
+    known: &Known,
+    by: By,
+    verifies: bool,
+    money: &Money,
+    now: TimestampMs,
+) -> Result<(), Violation> {
+    let (record, decided) = (known.terms.record_id, known.decided);
+    let expected = match by {
+        By::Oes(outcome) => Due::Outcome(outcome),
+        By::Policy | By::Operator(_) => {
+            let needs_word = known.state == State::Parked(ParkReason::NeedsApproval);
+            holds(
+                "what needs approval is decided by a word",
+                needs_word == by.word().is_some(),
+                || format!("{record}: {} with {by:?}", known.state),
+            )?;
+            let was_read = known.evidence.has_agreed || !verifies;
+            holds("nothing is decided before its record agrees", was_read, || {
+                format!("{record}: {:?}", known.evidence)
+            })?;
+            money.ruling(&known.terms, known.received_at, now, by.word())
+        }
+    };
+    holds("a decision follows the book", expected == Due::of(decided), || {
+        format!("{record}: decided {decided:?}, and the model says {expected:?}")
+    })
 }
 
 /// The steps that one transaction may take, by name: the schema says the same, and so does the picture
 /// in ARCHITECTURE.md; this is a third hand's copy.
 fn may_follow(before: State, after: State) -> bool {
     let may: &[&str] = match before.name() {
-        "received" => &["decided", "sending", "parked"],
+        "received" => &["decided", "sending", "parked", "confirmed", "refused"],
         "decided" => &["sending"],
         "sending" => &["decided", "unknown", "awaiting_approval", "confirmed"],
         "unknown" => {
             &["decided", "awaiting_approval", "parked", "conflict", "confirmed", "overruled"]
         }
         "awaiting_approval" => &["parked", "conflict", "confirmed", "overruled"],
-        "parked" if before == State::Parked(ParkReason::NeedsApproval) => &["decided", "parked"],
+        "parked" if before == State::Parked(ParkReason::NeedsApproval) => {
+            &["decided", "parked", "confirmed", "refused"]
+        }
+        "parked" if is_waiting_for_oes(before) => &["received", "parked", "confirmed", "refused"],
         "parked" => &["received", "unknown", "conflict", "confirmed", "overruled"],
         "conflict" => &["confirmed", "overruled"],
         _ => &[],
     };
     before == after || may.contains(&after.name())
+}
+
+/// Whether an undecided job goes on once its record can be read.
+fn is_waiting_for_oes(state: State) -> bool {
+    let reasons = [ParkReason::NotShown, ParkReason::Unreadable, ParkReason::EndedAtOes];
+    reasons.into_iter().any(|reason| state == State::Parked(reason))
 }

@@ -3,25 +3,40 @@
 //! Written from the partner protocol, not from the worker: what an update is about is read from the
 //! bytes that were sent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use serde_json::{Value, json};
 
-use super::operation::{AtOes, PutFate, Stance};
+use super::{
+    edge,
+    operation::{AtOes, PutFate, Stance},
+};
 use crate::domain::{
     decision::Outcome,
-    ids::{ConnectionId, RecordId},
-    job::{JobTerms, JobType},
+    ids::RecordId,
+    job::JobTerms,
     record::{OesRecord, PolicyResult, Reading, RecordStatus},
+    shown::ShownAmount,
 };
+
+/// Whether reads show a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    InFull,
+    WithoutAmount,
+    Not,
+}
 
 /// A record.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) job_type: JobType,
-    pub(super) connection_id: ConnectionId,
+    /// What the client asked for.
+    pub(super) terms: Rc<JobTerms>,
     pub(super) status: RecordStatus,
-    pub(super) at_oes: AtOes,
+    pub(super) shown: Shown,
     /// Whether an approval was asked for, by our update or by somebody else's doing.
     pub(super) has_approval: bool,
     pub(super) policy: Option<PolicyResult>,
@@ -32,6 +47,12 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn outcome(&self) -> Option<Outcome> {
         self.status.outcome()
+    }
+
+    /// Whether a message is about what the client asked for.
+    pub(super) fn is_about(&self, terms: &JobTerms) -> bool {
+        let of = |terms: &JobTerms| (terms.job_type, terms.connection_id, terms.amount.clone());
+        of(&self.terms) == of(terms)
     }
 
     /// Whether somebody at BitGo has yet to approve.
@@ -92,6 +113,14 @@ impl Update {
         self.fields.get("rejectReason").and_then(Value::as_str)
     }
 
+    /// Whether this is what the client asked for.
+    fn is_about(&self, terms: &JobTerms) -> bool {
+        let own = self.fields.get(format!("{}Id", terms.job_type.as_str()));
+        own == Some(&json!(terms.record_id))
+            && self.fields.get("connectionId") == Some(&json!(terms.connection_id))
+            && self.fields.get("amount") == Some(&json!(terms.amount))
+    }
+
     fn echo(&self, extra: &[(&str, &str)]) -> Answer {
         let mut fields = self.fields.clone();
         let object = fields.as_object_mut().unwrap();
@@ -122,25 +151,25 @@ impl Oes {
         Self { stance, records: BTreeMap::new(), nonces: BTreeSet::new(), lingering: Vec::new() }
     }
 
-    /// A client's request makes a record.
-    pub(super) fn reserve(&mut self, terms: &JobTerms, at_oes: AtOes, other: ConnectionId) {
-        let (mut job_type, mut connection_id) = (terms.job_type, terms.connection_id);
-        match (at_oes, job_type) {
-            (AtOes::Known | AtOes::Missing, _) => {}
-            (AtOes::OtherConnection, _) => connection_id = other,
-            (AtOes::OtherType, JobType::Allocation) => job_type = JobType::Deallocation,
-            (AtOes::OtherType, JobType::Deallocation) => job_type = JobType::Allocation,
-        }
+    /// A client's request makes a record; the message about it may say something else.
+    pub(super) fn reserve(&mut self, message: &Rc<JobTerms>, at_oes: AtOes) {
+        let (terms, shown) = match at_oes {
+            AtOes::Known => (Rc::clone(message), Shown::InFull),
+            AtOes::Missing => (Rc::clone(message), Shown::Not),
+            AtOes::WithoutAmount => (Rc::clone(message), Shown::WithoutAmount),
+            AtOes::Other(difference) => {
+                (Rc::new(edge::altered(message, difference)), Shown::InFull)
+            }
+        };
         let entry = Entry {
-            job_type,
-            connection_id,
+            terms,
             status: RecordStatus::Reserved,
-            at_oes,
+            shown,
             has_approval: false,
             policy: None,
             asked: None,
         };
-        self.records.insert(terms.record_id, entry);
+        self.records.insert(message.record_id, entry);
     }
 
     /// An update arrives. `None` is no answer.
@@ -191,28 +220,34 @@ impl Oes {
         }
     }
 
-    /// The record that an update can still end.
+    /// The record that can still end.
     fn open(&mut self, record: RecordId) -> Option<&mut Entry> {
         self.records.get_mut(&record).filter(|entry| {
-            entry.at_oes == AtOes::Known
+            entry.shown != Shown::Not
                 && entry.outcome().is_none()
                 && !entry.is_pending()
                 && entry.policy != Some(PolicyResult::Rejected)
         })
     }
 
+    /// The record that an update can still end.
+    fn open_to(&mut self, update: &Update) -> Option<&mut Entry> {
+        self.open(update.record).filter(|entry| update.is_about(&entry.terms))
+    }
+
     fn apply(&mut self, update: &Update) -> Answer {
         if !self.nonces.insert(update.nonce.clone()) {
             return error(400);
         }
-        if let Some(entry) = self.open(update.record) {
+        if let Some(entry) = self.open_to(update) {
             entry.end(update.outcome);
             return update.echo(&[]);
         }
         let stance = self.stance;
         let Some(entry) = self.records.get(&update.record) else { return error(404) };
         match entry.outcome() {
-            _ if entry.at_oes == AtOes::Missing => error(404),
+            _ if entry.shown == Shown::Not => error(404),
+            _ if !update.is_about(&entry.terms) => error(422),
             Some(outcome) if outcome == update.outcome && stance.repeat_accepted => {
                 update.echo(&[])
             }
@@ -223,7 +258,7 @@ impl Oes {
     }
 
     fn ask_approval(&mut self, update: &Update) -> Answer {
-        let Some(entry) = self.open(update.record).filter(|entry| !entry.has_approval) else {
+        let Some(entry) = self.open_to(update).filter(|entry| !entry.has_approval) else {
             return self.apply(update);
         };
         entry.has_approval = true;
@@ -233,7 +268,7 @@ impl Oes {
     }
 
     fn reject_by_policy(&mut self, update: &Update, ends: bool) -> Answer {
-        let Some(entry) = self.open(update.record) else { return self.apply(update) };
+        let Some(entry) = self.open_to(update) else { return self.apply(update) };
         entry.policy = Some(PolicyResult::Rejected);
         if ends {
             entry.end(other(update.outcome));
@@ -275,28 +310,30 @@ impl Oes {
     }
 
     pub(super) fn show(&mut self, record: RecordId) {
-        if let Some(entry) = self.records.get_mut(&record)
-            && entry.at_oes == AtOes::Missing
-        {
-            entry.at_oes = AtOes::Known;
+        if let Some(entry) = self.records.get_mut(&record) {
+            entry.shown = Shown::InFull;
         }
     }
 
     /// The record as a read shows it.
     pub(super) fn read(&self, id: RecordId) -> Reading {
-        match self.records.get(&id) {
-            Some(entry) if entry.at_oes != AtOes::Missing => Reading::Found(OesRecord {
-                id,
-                job_type: entry.job_type,
-                status: entry.status,
-                connection_id: entry.connection_id,
-                amount: None,
-                reason: None,
-                created_at: None,
-                pending_approval_id: entry.has_approval.then(|| "approval-1".to_owned()),
-                policy_result: entry.policy,
-            }),
-            Some(_) | None => Reading::Absent,
-        }
+        let Some(entry) = self.records.get(&id).filter(|entry| entry.shown != Shown::Not) else {
+            return Reading::Absent;
+        };
+        let amount = ShownAmount {
+            currency: entry.terms.amount.currency().to_string(),
+            quantity: entry.terms.amount.quantity().to_string(),
+        };
+        Reading::Found(OesRecord {
+            id,
+            job_type: entry.terms.job_type,
+            status: entry.status,
+            connection_id: entry.terms.connection_id,
+            amount: (entry.shown == Shown::InFull).then_some(amount),
+            reason: None,
+            created_at: None,
+            pending_approval_id: entry.has_approval.then(|| "approval-1".to_owned()),
+            policy_result: entry.policy,
+        })
     }
 }

@@ -89,16 +89,31 @@ pub(super) enum ReadFate {
     Fails,
     ShowsNothing,
     Unauthorized,
-    RateLimited { retry_after_s: Option<u8> },
+    RateLimited {
+        retry_after_s: Option<u8>,
+    },
+    /// An answer, in which no record can be read.
+    Garbled,
+}
+
+/// In what a message is not what OES's record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Difference {
+    Connection,
+    Type,
+    Amount,
 }
 
 /// How OES knows the record that a job is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtOes {
     Known,
+    /// It is not shown.
     Missing,
-    OtherConnection,
-    OtherType,
+    /// It is shown without its amount.
+    WithoutAmount,
+    /// It is not what the message says.
+    Other(Difference),
 }
 
 /// Limits beyond the quantity of one record; the total is the currency's only.
@@ -138,6 +153,15 @@ pub(super) enum Operation {
     PublishOtherContent {
         record: u8,
     },
+    /// Somebody publishes a job that is not what OES's record says.
+    PublishForged {
+        record: u8,
+        difference: Difference,
+    },
+    /// The edge publishes the job of a record as OES has it.
+    PublishGenuine {
+        record: u8,
+    },
     PublishGarbage {
         which: u8,
     },
@@ -170,6 +194,13 @@ pub(super) enum Operation {
         fate: ReadFate,
     },
     SettleReads {
+        fate: Fate,
+    },
+    /// Records of undecided jobs are read.
+    Verify {
+        fate: ReadFate,
+    },
+    SettleVerified {
         fate: Fate,
     },
     Announce {
@@ -208,7 +239,7 @@ pub(super) enum Operation {
         approved: bool,
         ends: bool,
     },
-    /// A record that OES did not show appears.
+    /// A record that OES did not show, or not in full, appears.
     OesShows {
         record: u8,
     },
@@ -239,6 +270,8 @@ pub(super) struct Stance {
 #[derive(Clone, Debug)]
 pub(super) struct Script {
     pub(super) stance: Stance,
+    /// Whether a job is decided only after its record was read.
+    pub(super) verifies: bool,
     pub(super) operations: Vec<Operation>,
 }
 
@@ -254,19 +287,51 @@ impl Script {
             nonce_consumed_by_500: dice.chance(50),
             contrary_is_409: dice.chance(50),
         };
+        let verifies = dice.chance(60);
         // Some runs are calm, so that jobs go far; others are one fault after the other.
         let faults = dice.pick(&[5, 20, 45]);
         let count = OPERATIONS_MIN + dice.below(OPERATIONS_SPREAD);
-        let operations = (0..count).map(|_| draw(&mut dice, faults)).collect();
-        Self { stance, operations }
+        let draw_one = |_| {
+            // Where records are read first, a job needs more to happen.
+            if verifies && dice.chance(30) {
+                draw_verifying(&mut dice, faults)
+            } else {
+                draw(&mut dice, faults, verifies)
+            }
+        };
+        let operations = (0..count).map(draw_one).collect();
+        Self { stance, verifies, operations }
     }
 }
 
-fn draw(dice: &mut Dice, faults: u64) -> Operation {
+fn draw_verifying(dice: &mut Dice, faults: u64) -> Operation {
+    let (record, fate) = (dice.byte(), draw_fate(dice, faults));
+    match dice.below(16) {
+        0..6 => Operation::Verify { fate: draw_read(dice, faults) },
+        6..12 => Operation::SettleVerified { fate },
+        12 if dice.chance(faults * 2) => {
+            Operation::PublishForged { record, difference: draw_difference(dice) }
+        }
+        13 => Operation::PublishGenuine { record },
+        // What is to be seen before the first send has to happen before it.
+        14 if dice.chance(faults * 2) => {
+            let (outcome, rejected) = (dice.pick(&Outcome::ALL), dice.chance(20));
+            Operation::OesEnds { record, outcome, rejected }
+        }
+        15 if dice.chance(faults * 2) => Operation::OesAsksApproval { record },
+        _ => Operation::Deliver { count: 1 + record % 4, fate, acked: true },
+    }
+}
+
+fn draw_difference(dice: &mut Dice) -> Difference {
+    dice.pick(&[Difference::Connection, Difference::Type, Difference::Amount, Difference::Amount])
+}
+
+fn draw(dice: &mut Dice, faults: u64, verifies: bool) -> Operation {
     let fate = draw_fate(dice, faults);
     let (which, record) = (dice.byte(), dice.byte());
     match dice.below(100) {
-        0..12 => draw_record(dice, faults),
+        0..12 => draw_record(dice, faults, verifies),
         12..15 => Operation::PublishAgain { record },
         15..17 if dice.chance(faults) => Operation::PublishOtherContent { record },
         17..19 if dice.chance(faults) => Operation::PublishGarbage { which: which % 4 },
@@ -321,11 +386,16 @@ fn draw_fate(dice: &mut Dice, faults: u64) -> Fate {
     }
 }
 
-fn draw_record(dice: &mut Dice, faults: u64) -> Operation {
-    let at_oes = if dice.chance(faults / 3) {
-        dice.pick(&[AtOes::Missing, AtOes::Missing, AtOes::OtherConnection, AtOes::OtherType])
-    } else {
+fn draw_record(dice: &mut Dice, faults: u64, verifies: bool) -> Operation {
+    let at_oes = if !dice.chance(faults / 3) {
         AtOes::Known
+    } else if verifies {
+        let other = AtOes::Other(draw_difference(dice));
+        dice.pick(&[AtOes::Missing, AtOes::WithoutAmount, other, other])
+    } else {
+        // Without a read before, nobody compares amounts.
+        let other = dice.pick(&[Difference::Connection, Difference::Type]);
+        dice.pick(&[AtOes::Missing, AtOes::Other(other)])
     };
     Operation::NewRecord {
         job_type: dice.pick(&JobType::ALL),
@@ -367,6 +437,7 @@ fn draw_read(dice: &mut Dice, faults: u64) -> ReadFate {
         ReadFate::ShowsNothing,
         ReadFate::Unauthorized,
         ReadFate::RateLimited { retry_after_s },
+        ReadFate::Garbled,
     ])
 }
 

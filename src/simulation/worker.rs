@@ -6,7 +6,7 @@ use super::{
     edge::{self, Message},
     model::{Touched, Violation},
     operation::{Fact, Fate, PutFate, ReadFate},
-    world::{CONDITIONS, LIMITS, World},
+    world::{LIMITS, World},
 };
 use crate::{
     domain::{
@@ -17,6 +17,7 @@ use crate::{
         message::parse_job,
         payload::Signature,
         policy::OperatorWord,
+        record::Reading,
         reply::{Verdict, classify},
         state::{Doubt, State},
     },
@@ -32,22 +33,27 @@ use crate::{
     store::work::{AttemptEnd, ContentHashKey, Needs, Work, WorkError},
 };
 
-const QUEUE: &str = "settled.jobs";
+pub(super) const QUEUE: &str = "settled.jobs";
 
 /// Most updates that are under way at a time.
 const IN_FLIGHT_MAX: usize = 4;
 
 /// Most records that one read asks for.
-const READS_MAX: usize = 4;
+pub(super) const READS_MAX: usize = 4;
 
 /// A step must never fail: what the states forbid is not asked for.
-fn works<T>(result: Result<T, WorkError>) -> Result<T, Violation> {
+pub(super) fn works<T>(result: Result<T, WorkError>) -> Result<T, Violation> {
     result.map_err(|error| Violation::new("a step never fails", error.to_string()))
 }
 
 impl World {
     /// Ends a transaction. True if the process goes on to tell what it did.
-    fn end(&mut self, work: Work, fate: Fate, touched: &[Touched]) -> Result<bool, Violation> {
+    pub(super) fn end(
+        &mut self,
+        work: Work,
+        fate: Fate,
+        touched: &[Touched],
+    ) -> Result<bool, Violation> {
         if fate != Fate::CrashBefore {
             self.book
                 .commit(work)
@@ -109,13 +115,13 @@ impl World {
         }
     }
 
-    fn decide_and_prepare(
+    pub(super) fn decide_and_prepare(
         &self,
         work: &mut Work,
         seq: JobSeq,
         in_batch: usize,
     ) -> Result<Option<PreparedAttempt>, WorkError> {
-        let decided = decide::decide(work, seq, &CONDITIONS)?;
+        let decided = decide::decide(work, seq, &self.conditions)?;
         let is_open = self.process.gate.permission(self.now) == Permission::Open;
         let has_room = self.process.prepared.len() + in_batch < IN_FLIGHT_MAX;
         if decided == Decided::Decided && is_open && has_room {
@@ -133,7 +139,8 @@ impl World {
     }
 
     pub(super) fn decide(&mut self, fate: Fate) -> Result<(), Violation> {
-        let needs = Needs { due_decisions: 8, ..Needs::default() };
+        let verifies = self.conditions.verification.is_required;
+        let needs = Needs { due_decisions: 8, verifies, ..Needs::default() };
         let mut work = self.book.begin(self.now, &needs);
         let due = work.due_decisions().to_vec();
         if due.is_empty() {
@@ -231,6 +238,18 @@ impl World {
 
     /// Reads what is due; there is one reader, and it waits until the last reads are in the book.
     pub(super) fn read(&mut self, fate: ReadFate) {
+        if !self.process.reads.is_empty() || !self.ask_for_records(fate) {
+            return;
+        }
+        for seq in self.book.due_reads(self.now, READS_MAX) {
+            let id = self.book.jobs[&seq].terms.record_id;
+            let result = self.read_one(id, fate);
+            self.process.reads.push((seq, result));
+        }
+    }
+
+    /// Whether a request for records may leave; if so, it is answered with this.
+    pub(super) fn ask_for_records(&mut self, fate: ReadFate) -> bool {
         let may_read = match self.process.gate.permission(self.now) {
             Permission::Open | Permission::Stopped(StopCause::UpdatesForbidden, _) => true,
             Permission::Stopped(StopCause::TokenRefused, _) => {
@@ -238,8 +257,8 @@ impl World {
             }
             Permission::PausedUntil(_) => false,
         };
-        if !may_read || !self.process.reads.is_empty() {
-            return;
+        if !may_read {
+            return false;
         }
         let retry_at = match fate {
             ReadFate::RateLimited { retry_after_s: Some(seconds) } => {
@@ -250,7 +269,7 @@ impl World {
         self.model.read_answered(fate, retry_at);
         let gate = &mut self.process.gate;
         match fate {
-            ReadFate::Works | ReadFate::ShowsNothing => {
+            ReadFate::Works | ReadFate::ShowsNothing | ReadFate::Garbled => {
                 gate.read_answered();
             }
             ReadFate::Unauthorized => {
@@ -261,11 +280,7 @@ impl World {
             }
             ReadFate::Fails => {}
         }
-        for seq in self.book.due_reads(self.now, READS_MAX) {
-            let id = self.book.jobs[&seq].terms.record_id;
-            let result = self.read_one(id, fate);
-            self.process.reads.push((seq, result));
-        }
+        true
     }
 
     fn read_one(&mut self, id: RecordId, fate: ReadFate) -> ReadResult {
@@ -277,8 +292,9 @@ impl World {
             }
             ReadFate::ShowsNothing => {
                 self.model.was_not_shown(id);
-                ReadResult::Answered(crate::domain::record::Reading::Absent)
+                ReadResult::Answered(Reading::Absent)
             }
+            ReadFate::Garbled => ReadResult::Answered(Reading::Unreadable("simulated".to_owned())),
             ReadFate::Fails | ReadFate::Unauthorized | ReadFate::RateLimited { .. } => {
                 ReadResult::Failed
             }
@@ -364,7 +380,7 @@ impl World {
         let record = terms.record_id;
         let needs = Needs { records: [record].into(), ..Needs::default() };
         let mut work = self.book.begin(self.now, &needs);
-        works(approve(&mut work, record, said, &somebody(), &CONDITIONS))?;
+        works(approve(&mut work, record, said, &somebody(), &self.conditions))?;
         let touched = self.book.find(record).map(|job| Touched::Word(job.seq, said));
         self.end(work, fate, touched.as_slice())?;
         Ok(())

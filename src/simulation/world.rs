@@ -22,7 +22,10 @@ use crate::{
         time::TimestampMs,
         verification::Verification,
     },
-    pipeline::{confirm::Reply, decide::Conditions, read::ReadResult, sign::PreparedAttempt},
+    pipeline::{
+        confirm::Reply, decide::Conditions, read::ReadResult, sign::PreparedAttempt,
+        verify::FirstRead,
+    },
     signer::SigningKey,
     store::memory::MemoryBook,
 };
@@ -32,12 +35,14 @@ const START: TimestampMs = TimestampMs::from_millis(1_795_391_850_250);
 
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
-pub(super) const CONDITIONS: Conditions = Conditions {
-    grace: GRACE,
-    verification: Verification { is_required: false, amounts: AmountForm::BaseUnits },
-    slow_read_every: LIMITS.slow_read_every,
-    sequence_wait_max: Duration::from_secs(300),
-};
+const fn conditions(verifies: bool) -> Conditions {
+    Conditions {
+        grace: GRACE,
+        verification: Verification { is_required: verifies, amounts: AmountForm::BaseUnits },
+        slow_read_every: LIMITS.slow_read_every,
+        sequence_wait_max: Duration::from_secs(300),
+    }
+}
 
 pub(super) const LIMITS: RetryLimits = RetryLimits {
     schedule: Schedule::steady(Duration::from_secs(1), Duration::from_secs(30)),
@@ -61,6 +66,8 @@ pub(super) struct Process {
     pub(super) replies: Vec<Reply>,
     /// What the reads under way brought.
     pub(super) reads: Vec<(JobSeq, ReadResult)>,
+    /// What the reads before decisions brought.
+    pub(super) first_reads: Vec<FirstRead>,
 }
 
 impl Process {
@@ -70,12 +77,14 @@ impl Process {
             prepared: Vec::new(),
             replies: Vec::new(),
             reads: Vec::new(),
+            first_reads: Vec::new(),
         }
     }
 }
 
 pub(super) struct World {
     pub(super) now: TimestampMs,
+    pub(super) conditions: Conditions,
     /// The latest time that the clock ever showed.
     latest: TimestampMs,
     pub(super) book: MemoryBook,
@@ -83,8 +92,10 @@ pub(super) struct World {
     pub(super) oes: Oes,
     pub(super) queue: VecDeque<Message>,
     pub(super) model: Model,
-    /// Every record that a client asked for.
+    /// What the first message about each record says.
     pub(super) records: Vec<Rc<JobTerms>>,
+    /// What each message that was ever published says.
+    pub(super) published: Vec<Rc<JobTerms>>,
     /// Every fact that was ever fed.
     pub(super) fed: Vec<String>,
     /// A real key signs some runs; in the others the bytes of a signature stand for one.
@@ -95,13 +106,15 @@ impl World {
     pub(super) fn new(script: &Script, key: Option<SigningKey>) -> Result<Self, Violation> {
         let mut world = Self {
             now: START,
+            conditions: conditions(script.verifies),
             latest: START,
             book: MemoryBook::new(),
             process: Process::start(),
             oes: Oes::new(script.stance),
             queue: VecDeque::new(),
-            model: Model::default(),
+            model: Model::new(script.verifies),
             records: Vec::new(),
+            published: Vec::new(),
             fed: Vec::new(),
             key,
         };
@@ -122,6 +135,8 @@ impl World {
             Operation::NewRecord { .. }
             | Operation::PublishAgain { .. }
             | Operation::PublishOtherContent { .. }
+            | Operation::PublishForged { .. }
+            | Operation::PublishGenuine { .. }
             | Operation::PublishGarbage { .. } => self.publish(operation),
             Operation::Deliver { count, fate, acked } => self.deliver(count, fate, acked)?,
             Operation::Decide { fate } => self.decide(fate)?,
@@ -131,6 +146,8 @@ impl World {
             Operation::Finish { which, fate } => self.finish(which, fate)?,
             Operation::Read { fate } => self.read(fate),
             Operation::SettleReads { fate } => self.settle_reads(fate)?,
+            Operation::Verify { fate } => self.verify(fate),
+            Operation::SettleVerified { fate } => self.settle_verified(fate)?,
             Operation::Announce { confirmed, fate } => self.announce(confirmed, fate)?,
             Operation::Feed { fact, fate } => self.feed(fact, fate)?,
             Operation::FeedAgain { which, fate } => {
@@ -180,6 +197,12 @@ impl World {
         self.records.get(index).cloned()
     }
 
+    /// A record as the client asked for it.
+    fn at_oes(&self, which: u8) -> Option<Rc<JobTerms>> {
+        let record = self.record(which)?.record_id;
+        self.oes.records.get(&record).map(|entry| Rc::clone(&entry.terms))
+    }
+
     fn publish(&mut self, operation: Operation) {
         let message = match operation {
             Operation::NewRecord {
@@ -193,8 +216,7 @@ impl World {
                 let number = self.records.len();
                 let what = (connection, currency, quantity);
                 let terms = Rc::new(edge::terms(number, job_type, what, wrong_identity));
-                let other = edge::connection_id((connection + 1) % edge::CONNECTIONS);
-                self.oes.reserve(&terms, at_oes, other);
+                self.oes.reserve(&terms, at_oes);
                 self.records.push(Rc::clone(&terms));
                 Message::job(terms)
             }
@@ -208,9 +230,18 @@ impl World {
                 other.partners_record_id = "another".parse().unwrap();
                 Message::job(Rc::new(other))
             }
+            Operation::PublishForged { record, difference } => {
+                let Some(terms) = self.at_oes(record) else { return };
+                Message::job(Rc::new(edge::altered(&terms, difference)))
+            }
+            Operation::PublishGenuine { record } => {
+                let Some(terms) = self.at_oes(record) else { return };
+                Message::job(terms)
+            }
             Operation::PublishGarbage { which } => Message::garbage(which),
             _ => return,
         };
+        self.published.extend(message.terms.clone());
         self.queue.push_back(message);
     }
 

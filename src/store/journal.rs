@@ -31,6 +31,11 @@ struct Form {
     columns: &'static str,
 }
 
+const ACTION_COLUMNS: &str = "action_seq, at_ms, kind, who, reason, job_seq, quarantine_seq, switch, \
+                              connection_id, outcome, expires_at_ms, bulk_id, detail";
+
+const FINDING_COLUMNS: &str = "finding_seq, kind, connection_id, event_seq, detail, found_at_ms";
+
 const fn form(kind: Kind) -> Form {
     let (from, number, columns) = match kind {
         Kind::Ledger => ("ledger", "one", "one, ledger_uuid, created_at_ms"),
@@ -93,17 +98,8 @@ const fn form(kind: Kind) -> Form {
         ),
         Kind::Archives => ("archives", "archive_seq", "archive_seq, archive_uuid, begun_at_ms"),
         Kind::ArchivedJobs => ("archived_jobs", "job_seq", "job_seq, archive_seq, archived_at_ms"),
-        Kind::Actions => (
-            "actions",
-            "action_seq",
-            "action_seq, at_ms, kind, who, reason, job_seq, quarantine_seq, switch, connection_id, \
-             outcome, expires_at_ms, bulk_id, detail",
-        ),
-        Kind::FeedFindings => (
-            "feed_findings",
-            "finding_seq",
-            "finding_seq, kind, connection_id, event_seq, detail, found_at_ms",
-        ),
+        Kind::Actions => ("actions", "action_seq", ACTION_COLUMNS),
+        Kind::FeedFindings => ("feed_findings", "finding_seq", FINDING_COLUMNS),
     };
     Form { from, number, columns }
 }

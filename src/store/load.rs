@@ -252,7 +252,7 @@ async fn load_accounts(
     .await
     .while_doing(LOADING)?;
     for row in rows {
-        add_account(work, row)?;
+        add_account(work, &row)?;
     }
     Ok(())
 }
@@ -267,7 +267,7 @@ struct AccountRow {
     credits: String,
 }
 
-fn add_account(work: &mut Work, row: AccountRow) -> Result<(), StoreError> {
+fn add_account(work: &mut Work, row: &AccountRow) -> Result<(), StoreError> {
     let key = AccountKey {
         connection_id: parse("accounts", &row.connection_id)?,
         currency: parse("accounts", &row.currency)?,

@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::work::{
-    Account, AttemptEnd, ContentHashKey, Counters, Needs, NewAttempt, NewTransfer, Sum, TrackedJob,
-    Work, daily_key,
+    Account, AttemptEnd, Contender, ContentHashKey, Counters, Needs, NewAttempt, NewTransfer, Sum,
+    TrackedJob, Work, daily_key,
 };
 use crate::domain::{
     action::Proposal,
@@ -22,6 +23,7 @@ use crate::domain::{
     job::{ContentHash, Job, JobType},
     ledger::{AccountKey, AccountKind, AccountTotals},
     limits::{ConnectionCaps, DailyKey},
+    message::{RefusalCode, parse_job},
     state::{Doubt, Event, State},
     time::TimestampMs,
     turns::Turns,
@@ -48,6 +50,9 @@ pub(crate) struct OutboxRow {
 #[derive(Debug)]
 pub(crate) struct QuarantineRow {
     pub(crate) bytes: Vec<u8>,
+    queue: String,
+    code: RefusalCode,
+    record: Option<RecordId>,
     pub(crate) has_dead_letter: bool,
 }
 
@@ -61,6 +66,7 @@ pub(crate) struct MemoryBook {
     proposals: HashMap<JobSeq, Proposal>,
     transfers: Vec<NewTransfer>,
     by_record: HashMap<RecordId, JobSeq>,
+    raw_messages: HashMap<JobSeq, String>,
     quarantined: HashMap<(String, ContentHashKey), QuarantineSeq>,
     connections: HashMap<ConnectionId, Connection>,
     currencies: HashMap<CurrencyCode, Currency>,
@@ -99,6 +105,7 @@ impl MemoryBook {
             proposals: HashMap::new(),
             transfers: Vec::new(),
             by_record: HashMap::new(),
+            raw_messages: HashMap::new(),
             quarantined: HashMap::new(),
             connections: HashMap::new(),
             currencies: HashMap::new(),
@@ -110,7 +117,7 @@ impl MemoryBook {
         }
     }
 
-    /// The job about a record.
+    /// The job about a record that was not refused.
     pub(crate) fn find(&self, record: RecordId) -> Option<&Job> {
         self.by_record.get(&record).and_then(|seq| self.jobs.get(seq))
     }
@@ -164,8 +171,28 @@ impl MemoryBook {
         let mut due = self.due(now, limit, |job| matches!(job.state, State::Unknown(_)));
         let left = limit.saturating_sub(due.len());
         due.extend(self.due(now, left, |job| {
-            matches!(job.state, State::AwaitingApproval | State::Parked(_) | State::Conflict(_))
+            let is_read = matches!(
+                job.state,
+                State::AwaitingApproval | State::Parked(_) | State::Conflict(_)
+            );
+            is_read && job.decision.is_some()
         }));
+        due
+    }
+
+    /// Undecided jobs whose record is due to be read: a few that are parked, and then those that wait for
+    /// their decision.
+    pub(crate) fn due_verifications(
+        &self,
+        now: TimestampMs,
+        (parked_max, limit): (usize, usize),
+    ) -> Vec<JobSeq> {
+        let is_parked = |job: &Job| matches!(job.state, State::Parked(_)) && job.decision.is_none();
+        let mut due = self.due(now, parked_max.min(limit), is_parked);
+        let left = limit.saturating_sub(due.len());
+        due.extend(
+            self.due(now, left, |job| job.state == State::Received && job.verified_at.is_none()),
+        );
         due
     }
 
@@ -184,7 +211,9 @@ impl MemoryBook {
         for job in jobs.iter().filter_map(|seq| self.jobs.get(seq)) {
             connections.insert(job.terms.connection_id);
             accounts.insert((job.terms.connection_id, job.terms.amount.currency().clone()));
-            work.by_record.insert(job.terms.record_id, job.seq);
+            if job.state != State::Refused {
+                work.by_record.insert(job.terms.record_id, job.seq);
+            }
             let before = Some(job.state.name());
             let tracked = TrackedJob { job: job.clone(), before, changed: false };
             work.jobs.insert(job.seq, tracked);
@@ -209,10 +238,40 @@ impl MemoryBook {
         for id in &needs.book_events {
             work.book_events.extend(self.book_events.get(id).map(|hash| (id.clone(), *hash)));
         }
-        for key in &needs.quarantined {
+        for key in &self.find_accused(&mut work, needs) {
             work.quarantined.extend(self.quarantined.get(key).map(|seq| (key.clone(), *seq)));
         }
         work
+    }
+
+    /// What was refused before, the messages of jobs that may be refused now, and those that came after
+    /// them. Answers what must be looked for in the quarantine.
+    fn find_accused(&self, work: &mut Work, needs: &Needs) -> BTreeSet<(String, ContentHashKey)> {
+        let mut quarantined = needs.quarantined.clone();
+        let mut records = needs.records.clone();
+        for (seq, queue) in &needs.accused {
+            let (Some(job), Some(raw)) = (self.jobs.get(seq), self.raw_messages.get(seq)) else {
+                continue;
+            };
+            let record = job.terms.record_id;
+            records.insert(record);
+            quarantined.insert((queue.clone(), hash_of(raw.as_bytes())));
+            work.raw_messages.insert(*seq, raw.clone());
+            let rows = self.quarantine.values().filter(|row| {
+                row.record == Some(record) && row.code == RefusalCode::ContentDiffers
+            });
+            for row in rows {
+                quarantined.insert((row.queue.clone(), hash_of(&row.bytes)));
+                let terms = parse_job(&row.bytes).unwrap();
+                let raw = String::from_utf8(row.bytes.clone()).unwrap();
+                let contender = Contender { terms, raw, queue: row.queue.clone() };
+                work.contenders.entry(record).or_default().push(contender);
+            }
+        }
+        let refused = self.jobs.values().filter(|job| job.state == State::Refused);
+        let refused = refused.map(|job| (job.terms.record_id, job.content_hash));
+        work.refused.extend(refused.filter(|(record, _)| records.contains(record)));
+        quarantined
     }
 
     /// The limits and sums that decisions about these connections and currencies look at.
@@ -254,7 +313,8 @@ impl MemoryBook {
             let is_due = job.next_step_at.is_some_and(|at| at <= now);
             let is_known =
                 !job.waits_for_book && self.connections.contains_key(&job.terms.connection_id);
-            job.state == State::Received && (is_due || is_known)
+            let is_read = job.verified_at.is_some() || !needs.verifies;
+            job.state == State::Received && (is_due || is_known) && is_read
         };
         let received = self.jobs.values().filter(may_decide).take(needs.due_decisions);
         work.due_decisions = received.map(|job| job.seq).collect();
@@ -267,10 +327,12 @@ impl MemoryBook {
         self.counters = work.counters;
         for (seq, tracked) in work.jobs {
             if tracked.changed {
-                self.by_record.insert(tracked.job.terms.record_id, seq);
                 self.jobs.insert(seq, tracked.job);
             }
         }
+        // Of the jobs about a record, one at most was not refused.
+        let live = self.jobs.values().filter(|job| job.state != State::Refused);
+        self.by_record = live.map(|job| (job.terms.record_id, job.seq)).collect();
         for (key, account) in work.accounts {
             if account.before != Some(account.totals) {
                 self.accounts.insert(key, (account.seq, account.totals));
@@ -283,6 +345,7 @@ impl MemoryBook {
             self.proposals.extend(work.proposals);
         }
         let changes = work.changes;
+        self.raw_messages.extend(changes.raw_messages);
         self.transfers.extend(changes.transfers);
         for (seq, AttemptEnd { result, .. }) in changes.attempt_ends {
             self.attempts.entry(seq).and_modify(|row| row.result = Some(result));
@@ -304,7 +367,13 @@ impl MemoryBook {
             self.quarantined.extend(work.quarantined);
         }
         for (seq, message) in changes.quarantined {
-            let row = QuarantineRow { bytes: message.bytes, has_dead_letter: false };
+            let row = QuarantineRow {
+                bytes: message.bytes,
+                queue: message.queue,
+                code: message.refusal.code,
+                record: message.record_id,
+                has_dead_letter: false,
+            };
             self.quarantine.insert(seq, row);
         }
         for (seq, message) in changes.outcomes {
@@ -369,4 +438,8 @@ impl MemoryBook {
             job.attempts_counted = job.attempts_counted.saturating_add(1);
         }
     }
+}
+
+fn hash_of(bytes: &[u8]) -> ContentHashKey {
+    ContentHashKey(Sha256::digest(bytes).into())
 }

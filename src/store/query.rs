@@ -29,7 +29,10 @@ pub use book::Holding;
 pub use compare::QuarantinedMessage;
 pub use due::ReadTarget;
 pub use feeds::{FeedFinding, FeedLine, FeedsAtWork};
-pub use jobs::{Cursor, CursorError, JobFilter, JobLine, JobPage, PAGE_MAX, Sort};
+pub use jobs::{
+    COUNTED_MAX, Cursor, CursorError, JobCount, JobFilter, JobLine, JobPage, PAGE_MAX, PageWanted,
+    Sort,
+};
 pub use quarantine::{QuarantineFilter, QuarantineLine, QuarantinedBytes, Requeued};
 pub use runs::{FindingLine, RunLine};
 pub use settings::{FieldChange, SettingLine, SettingsFilter};

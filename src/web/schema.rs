@@ -14,7 +14,10 @@ use crate::{
         amount::{Amount, Balance, Quantity, Total},
         book::{Connection, Currency},
         decision::Outcome,
-        ids::{ClientId, ConnectionId, CurrencyCode, JobSeq, PartnersRecordId, RecordId},
+        ids::{
+            ClientId, ConnectionId, CurrencyCode, JobSeq, PartnersClientId, PartnersConnectionId,
+            PartnersRecordId, RecordId,
+        },
         job::{JobTerms, JobType},
         time::TimestampMs,
     },
@@ -51,6 +54,8 @@ schemas! {
     ClientId => text(Some("uuid"), "The client at BitGo"),
     ConnectionId => text(Some("uuid"), "The connection at BitGo"),
     PartnersRecordId => text(None, "The record on the exchange"),
+    PartnersClientId => text(None, "The client on the exchange"),
+    PartnersConnectionId => text(None, "The connection on the exchange"),
     CurrencyCode => text(None, "A currency by the partner's name for it"),
     Cursor => text(None, "Where a list goes on"),
     Quantity => text(None, "Base units, whole, up to 256 bits"),
@@ -72,14 +77,14 @@ schemas! {
         .property("amount", Amount::schema())
         .property("clientId", ClientId::schema())
         .property("connectionId", ConnectionId::schema())
-        .property("partnersClientId", text(None, "The client on the exchange"))
-        .property("partnersConnectionId", text(None, "The connection on the exchange"))
+        .property("partnersClientId", PartnersClientId::schema())
+        .property("partnersConnectionId", PartnersConnectionId::schema())
         .property("partnersRecordId", PartnersRecordId::schema()),
     Connection => ObjectBuilder::new()
         .property("connectionId", ConnectionId::schema())
         .property("clientId", ClientId::schema())
-        .property("partnersClientId", text(None, "The client on the exchange"))
-        .property("partnersConnectionId", text(None, "The connection on the exchange"))
+        .property("partnersClientId", PartnersClientId::schema())
+        .property("partnersConnectionId", PartnersConnectionId::schema())
         .property("active", ObjectBuilder::new().schema_type(Type::Boolean)),
     Currency => ObjectBuilder::new()
         .property("currency", CurrencyCode::schema())

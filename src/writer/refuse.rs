@@ -43,13 +43,10 @@ impl Writer {
                 let _waiting = answer.send(Feeding::Refused(reason));
                 Ok(())
             }
-            Command::AcceptSnapshots { answer, .. } => {
-                let _waiting = answer.send(Err(reason));
-                Ok(())
-            }
-            Command::Act { .. } | Command::Requeue { .. } | Command::SetSwitch { .. } => {
-                self.refuse_operator(command, reason).await
-            }
+            Command::Act { .. }
+            | Command::Requeue { .. }
+            | Command::SetSwitch { .. }
+            | Command::AcceptSnapshots { .. } => self.refuse_operator(command, reason).await,
             Command::Archive { answer, .. }
             | Command::NoteRun { answer, .. }
             | Command::NoteAlerts { answer, .. } => {
@@ -123,6 +120,10 @@ impl Writer {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
+            Command::AcceptSnapshots { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
             Command::Record { .. }
             | Command::Quarantine { .. }
             | Command::Prepare { .. }
@@ -132,7 +133,6 @@ impl Writer {
             | Command::SettleFirstReads { .. }
             | Command::ApplyBook { .. }
             | Command::Feed { .. }
-            | Command::AcceptSnapshots { .. }
             | Command::Archive { .. }
             | Command::NoteRun { .. }
             | Command::NoteAlerts { .. }

@@ -10,7 +10,7 @@ use crate::{
     clock::{Clock as _, SystemClock},
     store::{
         Readers,
-        query::{Holding, JobFilter, Sort},
+        query::{Holding, JobFilter, PageWanted, Sort},
     },
 };
 
@@ -28,7 +28,9 @@ pub(super) async fn everything(
     played: &Played,
 ) -> anyhow::Result<()> {
     output::line("\nThe last jobs (settled jobs list):\n")?;
-    let page = readers.list_jobs(&JobFilter::default(), Sort::Newest, None, JOBS_SHOWN).await?;
+    let page = readers
+        .list_jobs(&JobFilter::default(), &PageWanted::first(Sort::Newest, JOBS_SHOWN))
+        .await?;
     jobs::list(&page.jobs, SystemClock.now())?;
     totals(readers).await?;
     balances(parts, before, &readers.holdings().await?).await?;

@@ -125,6 +125,13 @@ impl Money {
         Some(ours == (&terms.client_id, &terms.partners_client_id, &terms.partners_connection_id))
     }
 
+    /// Whether a connection has what a record takes.
+    pub(super) fn covers(&self, terms: &JobTerms) -> bool {
+        let key = (terms.connection_id, terms.amount.currency().clone());
+        let available = self.holdings.get(&key).map_or(0, |held| held.available);
+        available >= units(terms.amount.quantity())
+    }
+
     /// What must follow for a record now, with an operator's word if there is one.
     pub(super) fn ruling(
         &self,

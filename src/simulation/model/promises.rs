@@ -48,7 +48,7 @@ impl Model {
     ) -> Result<(), Violation> {
         let Some(seq) = row.job else { return Ok(()) };
         let record = book.jobs[&seq].terms.record_id;
-        let Some(known) = self.records.get_mut(&record) else {
+        let Some(known) = self.jobs.get_mut(&seq) else {
             return Err(Violation::new("an outcome has its record", record.to_string()));
         };
         let event_id = *known.event_id.get_or_insert(row.event_id);
@@ -78,12 +78,12 @@ impl Model {
         for row in book.attempts.values().filter(|row| row.result.is_none()) {
             counts.entry(row.attempt.job).or_default().1 += 1;
         }
-        holds("a job comes from a message", book.jobs.len() == self.records.len(), || {
-            format!("{} jobs for {} records", book.jobs.len(), self.records.len())
+        holds("a job comes from a message", book.jobs.len() == self.jobs.len(), || {
+            format!("{} jobs, and the model has {}", book.jobs.len(), self.jobs.len())
         })?;
         for (seq, job) in &book.jobs {
             let record = job.terms.record_id;
-            let Some(known) = self.records.get(&record) else {
+            let Some(known) = self.jobs.get(seq) else {
                 return Err(Violation::new("a job comes from a message", record.to_string()));
             };
             let decided = job.decision.as_ref().map(Decision::outcome);
@@ -99,7 +99,7 @@ impl Model {
                 format!("{record} is {} with {open} open attempts", job.state)
             })?;
             is_ended_well(known, job.state, oes)?;
-            let expected = usize::from(job.state.is_final());
+            let expected = usize::from(job.state.is_final() && job.state != State::Refused);
             holds("an end is announced once", outcomes == expected, || {
                 format!("{record} is {} with {outcomes} outcomes", job.state)
             })?;
@@ -110,9 +110,9 @@ impl Model {
     /// A message is never forgotten: it is a job, or it is in the quarantine with a dead letter.
     fn is_kept(&self, book: &MemoryBook, message: &Message) -> Result<(), Violation> {
         let is_job = message.terms.as_ref().is_some_and(|terms| {
-            let known = self.records.get(&terms.record_id);
-            // The terms of known records are those of their jobs.
-            known.is_some_and(|known| Rc::ptr_eq(&known.terms, terms) || known.terms == *terms)
+            let live = self.live.get(&terms.record_id).map(|seq| &self.jobs[seq]);
+            // The terms of known jobs are those of the book's. What was refused is none any more.
+            live.is_some_and(|known| Rc::ptr_eq(&known.terms, terms) || known.terms == *terms)
         });
         let is_there = |row: &QuarantineRow| row.has_dead_letter && row.bytes == *message.bytes;
         let is_kept = is_job || book.quarantine.values().any(is_there);
@@ -126,7 +126,7 @@ impl Model {
 fn is_ended_well(known: &Known, state: State, oes: &Oes) -> Result<(), Violation> {
     let record = known.terms.record_id;
     let at_oes: Option<Outcome> = oes.records.get(&record).and_then(Entry::outcome);
-    let is_well = if state.is_final() {
+    let is_well = if state.is_final() && state != State::Refused {
         known.ended.is_some() && known.ended == at_oes
     } else {
         known.ended.is_none()

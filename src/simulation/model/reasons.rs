@@ -3,15 +3,12 @@
 use super::{Due, Known, Money, Violation, holds};
 use crate::{
     domain::{
+        decision::Outcome,
         record::PolicyResult,
         state::{ConflictKind, Doubt, ParkReason, State},
         time::TimestampMs,
     },
-    simulation::{
-        oes::Entry,
-        operation::{AtOes, PutFate},
-        world::LIMITS,
-    },
+    simulation::{oes::Entry, operation::PutFate, world::LIMITS},
 };
 
 /// What OES has answered about a record.
@@ -24,6 +21,12 @@ pub(super) struct Evidence {
     policy_rejected: bool,
     wrong_echo: bool,
     pub(super) absent: bool,
+    /// A read before the decision has shown the record reserved, and as the message says.
+    pub(super) has_agreed: bool,
+    /// Whether an approval was pending then.
+    approval_before: Option<bool>,
+    /// Reads before the decision that OES answered and that showed nothing to compare.
+    pub(super) lacks: u32,
     /// Attempts since an operator last sent the job on.
     attempts: u32,
     first_attempt_at: Option<TimestampMs>,
@@ -54,11 +57,24 @@ impl Evidence {
         self.has_restarted = true;
     }
 
-    /// An operator has sent the job on: the bounds begin anew.
-    pub(super) fn begin_anew(&mut self, moved: bool) {
+    /// A read before the decision has shown what the message says.
+    pub(super) fn agreed(&mut self, approval_is_pending: bool) {
+        self.has_agreed = true;
+        self.approval_before = Some(approval_is_pending);
+        self.lacks = 0;
+    }
+
+    /// An operator has sent the job on: the bounds begin anew, and so does what was read about it as long
+    /// as it is not decided.
+    pub(super) fn begin_anew(&mut self, moved: bool, decided: Option<Outcome>) {
         if moved {
             self.attempts = 0;
             self.first_attempt_at = None;
+            self.lacks = 0;
+        }
+        if moved && decided.is_none() {
+            self.has_agreed = false;
+            self.approval_before = None;
         }
     }
 }
@@ -74,22 +90,26 @@ pub(super) fn check(
     let evidence = &known.evidence;
     let status = entry.and_then(Entry::outcome);
     let policy = entry.and_then(|entry| entry.policy);
-    let at_oes = entry.map_or(AtOes::Missing, |entry| entry.at_oes);
+    let is_other = entry.is_none_or(|entry| !entry.is_about(&known.terms));
     let is_contrary = status.is_some() && status != known.decided;
     let may = match state {
         State::Received | State::Decided | State::Sending => true,
         State::Unknown(doubt) => may_doubt(known, doubt),
         State::Confirmed => status.is_some() && status == known.decided,
-        State::Refused => false,
+        State::Refused => is_other && known.decided.is_none(),
         State::Overruled => is_contrary && policy == Some(PolicyResult::Rejected),
-        State::AwaitingApproval => entry.is_some_and(|entry| entry.has_approval),
+        State::AwaitingApproval => {
+            let is_asked = entry.is_some_and(|entry| entry.has_approval);
+            // One that was pending before our first send is nobody's answer to it.
+            let may_be_ours =
+                known.state == State::Sending || evidence.approval_before == Some(false);
+            is_asked && may_be_ours
+        }
         State::Conflict(ConflictKind::OtherOutcome) => {
             is_contrary && policy != Some(PolicyResult::Rejected)
         }
         State::Conflict(ConflictKind::WrongEcho) => evidence.wrong_echo,
-        State::Conflict(ConflictKind::OtherTerms) => {
-            matches!(at_oes, AtOes::OtherConnection | AtOes::OtherType)
-        }
+        State::Conflict(ConflictKind::OtherTerms) => is_other,
         State::Parked(reason) => may_park(known, reason, entry, now, money),
     };
     holds("a job rests for a reason", may, || {
@@ -133,10 +153,13 @@ fn may_park(
         ParkReason::DecideFailed
         | ParkReason::PredatesRestore
         | ParkReason::StepFailed
-        | ParkReason::NotShown
-        | ParkReason::Unreadable
-        | ParkReason::EndedAtOes
         | ParkReason::BookBehind => false,
+        ParkReason::NotShown | ParkReason::Unreadable => {
+            known.decided.is_none() && evidence.lacks >= LIMITS.absent_reads_max
+        }
+        ParkReason::EndedAtOes => {
+            known.decided.is_none() && entry.is_some_and(|entry| entry.outcome().is_some())
+        }
         ParkReason::RefusedByOes => evidence.refused,
         ParkReason::NotFoundAtOes => evidence.not_found || evidence.absent,
         ParkReason::PolicyRejected => {
@@ -149,6 +172,10 @@ fn may_park(
             // An operator's word counts from then on, whether or not an attempt followed.
             evidence.first_attempt_at.is_none_or(|at| now.since(at) >= LIMITS.age_max)
         }
-        ParkReason::ApprovalUnclear => entry.is_some_and(|entry| entry.has_approval),
+        ParkReason::ApprovalUnclear => {
+            let is_asked = entry.is_some_and(|entry| entry.has_approval);
+            let is_unclear = evidence.approval_before != Some(false);
+            is_asked && (is_unclear || known.state == State::AwaitingApproval)
+        }
     }
 }

@@ -75,5 +75,5 @@ pub(super) async fn load_whole_connections(
     .fetch_all(connection)
     .await
     .while_doing(LOADING)?;
-    rows.into_iter().try_for_each(|row| add_account(work, row))
+    rows.iter().try_for_each(|row| add_account(work, row))
 }

@@ -4,21 +4,34 @@
 //! many rows for one page: a page that comes short says where to go on. So the time that a page takes does
 //! not grow with the history, whatever is asked for.
 
+mod count;
 mod filter;
+mod order;
 mod path;
+#[cfg(test)]
+mod tests;
+mod way;
+
+use std::collections::HashSet;
 
 use serde::Serialize;
-use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-pub use filter::{Cursor, CursorError, JobFilter, Sort};
-use path::Path;
+pub use count::{COUNTED_MAX, JobCount};
+pub use filter::JobFilter;
+pub use order::{Cursor, CursorError, PageWanted, Sort};
+use order::{From, Order, Place};
+use path::{Path, Stretch};
 
 use super::{READING, optional_outcome};
 use crate::{
     domain::{
         amount::Amount,
         decision::Outcome,
-        ids::{ClientId, ConnectionId, JobSeq, PartnersRecordId, RecordId},
+        ids::{
+            ClientId, ConnectionId, JobSeq, PartnersClientId, PartnersConnectionId,
+            PartnersRecordId, RecordId,
+        },
         job::JobType,
         time::TimestampMs,
     },
@@ -31,9 +44,6 @@ use crate::{
 
 /// Most jobs on one page.
 pub const PAGE_MAX: u32 = 1_000;
-
-/// Most jobs whose ids begin with what is looked for. A longer beginning finds fewer.
-const BEGINNINGS_MAX: i64 = 1_000;
 
 /// One line of a list of jobs.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -52,6 +62,10 @@ pub struct JobLine {
     pub client_id: ClientId,
     /// The connection.
     pub connection_id: ConnectionId,
+    /// The client on the exchange.
+    pub partners_client_id: PartnersClientId,
+    /// The connection on the exchange.
+    pub partners_connection_id: PartnersConnectionId,
     /// The record on the exchange.
     pub partners_record_id: PartnersRecordId,
     /// How far it has come.
@@ -80,14 +94,20 @@ pub struct JobLine {
 pub struct JobPage {
     /// The jobs, in the order that was asked for.
     pub jobs: Vec<JobLine>,
-    /// Where the next page begins; nothing if this is the last. A page may come short and still have a
-    /// next one, because each looks at so many rows only.
+    /// Where the next page begins (`after`); nothing if this is the last. A page may come short and still
+    /// have a next one, because each looks at so many jobs only.
     pub next: Option<Cursor>,
+    /// Where the page before ends (`before`); nothing if this is the first.
+    pub previous: Option<Cursor>,
+    /// How many jobs were looked at, at most, if the page ends there before it is full.
+    pub looked_at: Option<u64>,
+    /// Whether more ids begin with the text than are looked for: a longer beginning finds the others.
+    pub is_cut: bool,
 }
 
 /// What a line is read from.
 const COLUMNS: &str = "SELECT jobs.job_seq, record_id, type, currency, quantity, client_id, connection_id, \
-     partners_record_id, state, state_reason, jobs.outcome, decisions.reject_code, final_outcome, \
+     partners_client_id, partners_connection_id, partners_record_id, state, state_reason, jobs.outcome, decisions.reject_code, final_outcome, \
      attempts_made, received_at_ms, state_since_ms, next_step_at_ms FROM ";
 
 fn line(row: &SqliteRow) -> Result<JobLine, StoreError> {
@@ -105,6 +125,8 @@ fn line(row: &SqliteRow) -> Result<JobLine, StoreError> {
         amount: amount.map_err(|error| bad(&error))?,
         client_id: parse("jobs", &text("client_id")?)?,
         connection_id: parse("jobs", &text("connection_id")?)?,
+        partners_client_id: parse("jobs", &text("partners_client_id")?)?,
+        partners_connection_id: parse("jobs", &text("partners_connection_id")?)?,
         partners_record_id: parse("jobs", &text("partners_record_id")?)?,
         state: text("state")?,
         state_reason: word("state_reason")?,
@@ -118,10 +140,11 @@ fn line(row: &SqliteRow) -> Result<JobLine, StoreError> {
     })
 }
 
-/// Adds what the filter asks of each row, whatever path leads to it.
+/// Adds what the filter asks of each row, whatever path leads to it. The signs keep these conditions from
+/// being taken for another path.
 fn push_conditions(sql: &mut QueryBuilder<Sqlite>, filter: &JobFilter) {
     if !filter.states.is_empty() {
-        sql.push(" AND state IN (");
+        sql.push(" AND +jobs.state IN (");
         let mut list = sql.separated(", ");
         for state in &filter.states {
             list.push_bind(state.clone());
@@ -130,93 +153,203 @@ fn push_conditions(sql: &mut QueryBuilder<Sqlite>, filter: &JobFilter) {
     }
     let mut equal = |column: &str, value: Option<String>| {
         if let Some(value) = value {
-            sql.push(" AND ").push(column).push(" = ").push_bind(value);
+            sql.push(" AND +jobs.").push(column).push(" = ").push_bind(value);
         }
     };
     equal("type", filter.job_type.map(|word| word.as_str().to_owned()));
     equal("connection_id", filter.connection_id.map(|id| id.to_string()));
     equal("client_id", filter.client_id.map(|id| id.to_string()));
     equal("currency", filter.currency.as_ref().map(ToString::to_string));
-    equal("jobs.outcome", filter.outcome.map(|word| word.as_str().to_owned()));
+    equal("outcome", filter.outcome.map(|word| word.as_str().to_owned()));
     if let Some(reason) = &filter.reason {
-        sql.push(" AND (state_reason = ").push_bind(reason.clone());
-        sql.push(" OR decisions.reject_code = ").push_bind(reason.clone()).push(")");
+        sql.push(" AND (+state_reason = ").push_bind(reason.clone());
+        sql.push(" OR +decisions.reject_code = ").push_bind(reason.clone()).push(")");
     }
     if let Some(since) = filter.received_since {
-        sql.push(" AND received_at_ms >= ").push_bind(since.as_millis());
+        sql.push(" AND +received_at_ms >= ").push_bind(since.as_millis());
     }
     if let Some(until) = filter.received_until {
-        sql.push(" AND received_at_ms <= ").push_bind(until.as_millis());
+        sql.push(" AND +received_at_ms <= ").push_bind(until.as_millis());
+    }
+    if let Some(text) = &filter.text {
+        push_text(sql, text);
     }
 }
 
+/// Adds that an id begins with a text.
+fn push_text(sql: &mut QueryBuilder<Sqlite>, text: &str) {
+    let (low, end) = (text.to_lowercase(), path::BEHIND_ALL);
+    let columns = [
+        ("record_id", &low),
+        ("client_id", &low),
+        ("connection_id", &low),
+        ("partners_record_id", &text.to_owned()),
+        ("partners_client_id", &text.to_owned()),
+        ("partners_connection_id", &text.to_owned()),
+    ];
+    sql.push(" AND (false");
+    for (column, text) in columns {
+        sql.push(" OR (+jobs.").push(column).push(" >= ").push_bind(text.clone());
+        sql.push(" AND +jobs.").push(column).push(" < ").push_bind(format!("{text}{end}"));
+        sql.push(")");
+    }
+    sql.push(")");
+}
+
+/// What of a list was found along one path, or several.
+#[derive(Debug, Default)]
+struct Found {
+    jobs: Vec<JobLine>,
+    /// The last place that was looked at, if there may be more behind it.
+    end: Option<Place>,
+    looked_at: i64,
+}
+
 impl Readers {
-    /// One page of jobs.
+    /// One page of jobs, as they are at one moment.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn list_jobs(
         &self,
         filter: &JobFilter,
-        sort: Sort,
-        after: Option<Cursor>,
-        limit: u32,
+        wanted: &PageWanted,
     ) -> Result<JobPage, StoreError> {
-        let limit = limit.clamp(1, PAGE_MAX);
-        let mut page = JobPage { jobs: Vec::new(), next: None };
-        for path in self.paths(filter, sort).await? {
-            let found = self.along(&path, filter, sort, after, limit).await?;
-            page = merged(page, found, sort, limit);
-        }
-        Ok(page)
-    }
-
-    async fn along(
-        &self,
-        path: &Path,
-        filter: &JobFilter,
-        sort: Sort,
-        after: Option<Cursor>,
-        limit: u32,
-    ) -> Result<JobPage, StoreError> {
-        let Some(stretch) = self.stretch(path, filter, sort, after).await? else {
-            return Ok(JobPage { jobs: Vec::new(), next: None });
+        let mut snapshot = self.pool.begin().await.while_doing(READING)?;
+        let natural = wanted.sort.order();
+        let (order, after) = match wanted.from {
+            From::Start => (natural, None),
+            From::After(place) => (natural, Some(place)),
+            From::Before(place) => (natural.reversed(), Some(place)),
         };
-        let mut sql = QueryBuilder::new(COLUMNS);
-        path.push_from(&mut sql);
-        stretch.push_where(&mut sql, path, sort);
-        push_conditions(&mut sql, filter);
-        if let (Path::OpenByTime, Some(text)) = (path, &filter.text) {
-            path::push_text(&mut sql, text);
+        let ways = way::ways(&mut snapshot, filter, natural.by).await?;
+        let arrived = way::arrived(&mut snapshot, filter).await?;
+        let mut found = Found::default();
+        for path in &ways.paths {
+            let most = path.looked_at_max(ways.paths.len());
+            let stretch = Stretch { order, after, up_to: None, arrived };
+            let part = along(&mut snapshot, path, stretch, filter, (most, wanted.limit)).await?;
+            found = found.merged(part, order, wanted.limit);
         }
-        sql.push(path.order(sort)).push(" LIMIT ").push_bind(i64::from(limit));
-        let rows = sql.build().fetch_all(&self.pool).await.while_doing(READING)?;
-        let jobs = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
-        let is_full = u32::try_from(jobs.len()) == Ok(limit);
-        let next = match jobs.last() {
-            Some(last) if is_full => Some(Cursor::at(last, sort)),
-            _ => stretch.goes_on_at(),
-        };
-        Ok(JobPage { jobs, next })
+        snapshot.rollback().await.while_doing(READING)?;
+        Ok(found.into_page(wanted, ways.is_cut))
     }
 }
 
-/// Two pages of one list as one: nothing is on it that comes after where either of them ends.
-fn merged(one: JobPage, other: JobPage, sort: Sort, limit: u32) -> JobPage {
-    let end = match (one.next, other.next) {
-        (Some(one), Some(other)) => Some(if sort.is_before(one, other) { one } else { other }),
-        (one, other) => one.or(other),
+/// What of a page lies on one path: at most so many entries are looked at, at most so many jobs wanted.
+async fn along(
+    snapshot: &mut SqliteConnection,
+    path: &Path,
+    stretch: Stretch,
+    filter: &JobFilter,
+    (most, limit): (i64, u32),
+) -> Result<Found, StoreError> {
+    let Some(stretch) = bounded(snapshot, path, stretch, most).await? else {
+        return Ok(Found::default());
     };
-    let mut jobs: Vec<JobLine> = one.jobs.into_iter().chain(other.jobs).collect();
-    jobs.sort_by(|one, other| sort.compare(Cursor::at(one, sort), Cursor::at(other, sort)));
-    jobs.dedup_by_key(|job| job.seq);
-    jobs.retain(|job| end.is_none_or(|end| !sort.is_before(end, Cursor::at(job, sort))));
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let next = if jobs.len() > most {
-        jobs.truncate(most);
-        jobs.last().map(|last| Cursor::at(last, sort))
-    } else {
-        end
+    let mut sql = page_sql(path, &stretch, filter, limit);
+    let rows = sql.build().fetch_all(snapshot).await.while_doing(READING)?;
+    let jobs = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
+    let is_full = u32::try_from(jobs.len()) == Ok(limit);
+    let end = match jobs.last() {
+        Some(last) if is_full => Some(stretch.order.place_of(last)),
+        _ => stretch.up_to,
     };
-    JobPage { jobs, next }
+    Ok(Found { jobs, end, looked_at: most })
+}
+
+fn page_sql(
+    path: &Path,
+    stretch: &Stretch,
+    filter: &JobFilter,
+    limit: u32,
+) -> QueryBuilder<Sqlite> {
+    let mut sql = QueryBuilder::new(COLUMNS);
+    path.push_from(&mut sql);
+    stretch.push_where(&mut sql, path);
+    push_conditions(&mut sql, filter);
+    path.push_order_and_limit(&mut sql, stretch.order, i64::from(limit));
+    sql
+}
+
+/// The stretch with the place where it ends for having looked at enough; nothing if no job can be there.
+async fn bounded(
+    snapshot: &mut SqliteConnection,
+    path: &Path,
+    stretch: Stretch,
+    most: i64,
+) -> Result<Option<Stretch>, StoreError> {
+    if stretch.arrived.0 > stretch.arrived.1 {
+        return Ok(None);
+    }
+    let up_to = match path {
+        Path::Jobs(jobs) if jobs.is_empty() => return Ok(None),
+        Path::Jobs(_) => None,
+        Path::All => stretch.end_of_rows(most),
+        Path::OpenByState(_)
+        | Path::OpenByTime
+        | Path::OpenByNextStep(_)
+        | Path::EndedByTime
+        | Path::RefusedByTime
+        | Path::Overruled
+        | Path::Connection(_)
+        | Path::Client(_)
+        | Path::Rejected(_) => {
+            let mut sql = path.end_sql(&stretch, most);
+            let end: Option<(i64, i64)> =
+                sql.build_query_as().fetch_optional(snapshot).await.while_doing(READING)?;
+            end.map(|(at_ms, seq)| Place { at_ms, seq })
+        }
+    };
+    Ok(Some(Stretch { up_to, ..stretch }))
+}
+
+impl Found {
+    /// Two parts of one page as one: nothing is on it that comes after where either of them ends.
+    fn merged(self, other: Self, order: Order, limit: u32) -> Self {
+        let end = match (self.end, other.end) {
+            (Some(one), Some(other)) => Some(if order.is_before(one, other) { one } else { other }),
+            (one, other) => one.or(other),
+        };
+        let mut jobs: Vec<JobLine> = self.jobs.into_iter().chain(other.jobs).collect();
+        let mut seen = HashSet::new();
+        jobs.retain(|job| {
+            end.is_none_or(|end| !order.is_before(end, order.place_of(job))) && seen.insert(job.seq)
+        });
+        jobs.sort_by(|one, other| order.compare(order.place_of(one), order.place_of(other)));
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let end = if jobs.len() > most {
+            jobs.truncate(most);
+            jobs.last().map(|last| order.place_of(last))
+        } else {
+            end
+        };
+        Self { jobs, end, looked_at: self.looked_at.saturating_add(other.looked_at) }
+    }
+
+    fn into_page(mut self, wanted: &PageWanted, is_cut: bool) -> JobPage {
+        let (sort, order) = (wanted.sort, wanted.sort.order());
+        let is_full = u32::try_from(self.jobs.len()) == Ok(wanted.limit);
+        let looked_at = self.end.filter(|_| !is_full).and(u64::try_from(self.looked_at).ok());
+        let (previous, next) = match wanted.from {
+            From::Start => (None, self.end),
+            From::After(after) => {
+                let first = self.jobs.first().map(|job| order.place_of(job));
+                (Some(first.unwrap_or_else(|| order.behind(after))), self.end)
+            }
+            From::Before(before) => {
+                self.jobs.reverse();
+                let last = self.jobs.last().map(|job| order.place_of(job));
+                (self.end, Some(last.unwrap_or_else(|| order.reversed().behind(before))))
+            }
+        };
+        let cursor = |place| Cursor { sort, place };
+        JobPage {
+            jobs: self.jobs,
+            next: next.map(cursor),
+            previous: previous.map(cursor),
+            looked_at,
+            is_cut,
+        }
+    }
 }

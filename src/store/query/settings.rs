@@ -102,7 +102,8 @@ impl Readers {
         while let Some(row) = rows.try_next().await.while_doing(READING)? {
             let mut fields: Map<String, Value> = serde_json::from_str(&row.body)
                 .map_err(|error| unreadable("book_events")(&error))?;
-            (fields.remove("type"), fields.remove("sequence"));
+            fields.remove("type");
+            fields.remove("sequence");
             let subject: Vec<String> = SUBJECT
                 .iter()
                 .filter_map(|name| fields.remove(*name)?.as_str().map(str::to_owned))

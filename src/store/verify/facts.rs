@@ -28,7 +28,8 @@ pub(super) async fn verify_facts(
     .fetch(&mut *connection);
     while let Some(fact) = facts.try_next().await.while_doing(VERIFYING)? {
         let mut fields = fields(&fact.body, "book_events")?;
-        (fields.remove("type"), fields.remove("sequence"));
+        fields.remove("type");
+        fields.remove("sequence");
         if fact.kind == "connection.suspended" {
             let key = ("connection.upserted".to_owned(), name(&fields));
             last.entry(key).or_default().insert("active".to_owned(), Value::Bool(false));

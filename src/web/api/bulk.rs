@@ -66,7 +66,7 @@ pub(super) async fn preview(
     // How OES ended them makes no difference to which jobs it is about.
     let outcome = (request.action == BulkAction::Resolve).then_some(Outcome::Cleared);
     let action = action(request.action, outcome)?;
-    Ok(Json(look(&api.checks.readers, action, &request.filter.filter()?).await?))
+    Ok(Json(look(&api.checks.readers, action, &request.filter.filter(api.clock.now())?).await?))
 }
 
 /// Carries an action out on jobs, a few in a transaction. A job that it is not for any more is left alone.

@@ -1,7 +1,5 @@
 //! Jobs: listed, shown, explained, acted on.
 
-use std::collections::BTreeSet;
-
 use axum::{
     Json,
     extract::{Path, State},
@@ -16,14 +14,19 @@ use super::{
 };
 use crate::{
     domain::{
-        action::Operator, decision::Outcome, evidence::Evidence, ids::RecordId, job::JobType,
-        policy::OperatorWord, state::State as JobState, time::TimestampMs,
+        action::Operator,
+        decision::Outcome,
+        evidence::Evidence,
+        ids::RecordId,
+        job::JobType,
+        policy::OperatorWord,
+        time::{TimestampMs, parse_age},
     },
     operator::{
         self, JobView,
         explain::{Against, ExplainError, Explanation, explain},
     },
-    store::query::{JobFilter, JobPage, Sort},
+    store::query::{JobCount, JobFilter, JobPage, PageWanted},
     web::{
         auth::{Acting, Principal},
         problem::Problem,
@@ -66,21 +69,46 @@ pub(super) struct JobQuery {
     /// Taken in at this time or before; milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) received_until: Option<i64>,
+    /// Taken in at least this long ago, e.g. `90s`, `15m`, `2h`, `3d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) older_than: Option<String>,
+    /// Taken in at most this long ago, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) younger_than: Option<String>,
     /// What was decided: `cleared` or `released`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) outcome: Option<String>,
-    /// The beginning of an id: the record's, or one of the exchange's for record, client and connection.
+    /// The beginning of an id: the record's, the client's or the connection's, the exchange's for the
+    /// record, or its name for a client or connection of the book.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) text: Option<String>,
-    /// `newest`, `oldest`, or `longest` in their state, which shows open jobs only.
+    /// `newest`, `oldest`, `updated` last, `longest` in their state (open jobs only), or by their `next` step
+    /// (open jobs that have one only).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sort: Option<String>,
     /// Where to go on: `next` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) after: Option<String>,
+    /// Where to end: `previous` of the page behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) before: Option<String>,
     /// Most jobs on the page, 1 to 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) limit: Option<u32>,
+    /// Whether to count all that match, as far as that is quickly done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) count: Option<bool>,
+}
+
+/// One page of jobs, and how many there are of them.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct JobList {
+    #[serde(flatten)]
+    page: JobPage,
+    /// How many jobs match, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<JobCount>,
 }
 
 fn read<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, Problem>
@@ -92,25 +120,8 @@ where
         .transpose()
 }
 
-/// States by name, with `open` for all that are not final.
-fn states(text: &str) -> Result<BTreeSet<String>, String> {
-    let mut states = BTreeSet::new();
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        if word == "open" {
-            let open = JobState::all().filter(|state| !state.is_final());
-            states.extend(open.map(|state| state.name().to_owned()));
-        } else if JobState::NAMES.contains(&word) {
-            states.insert(word.to_owned());
-        } else {
-            let known = JobState::NAMES.join(", ");
-            return Err(format!("{word:?} is no state; there are open, {known}"));
-        }
-    }
-    Ok(states)
-}
-
 impl JobQuery {
-    pub(super) fn filter(&self) -> Result<JobFilter, Problem> {
+    pub(super) fn filter(&self, now: TimestampMs) -> Result<JobFilter, Problem> {
         let outcome: Option<String> = read("outcome", self.outcome.as_deref())?;
         let known = |word: &String| Outcome::ALL.into_iter().find(|known| known.as_str() == word);
         let outcome = match &outcome {
@@ -123,35 +134,58 @@ impl JobQuery {
         if text.is_some_and(|text| text.len() > TEXT_BYTES_MAX) {
             return Err(Problem::bad(format!("text has more than {TEXT_BYTES_MAX} bytes")));
         }
-        let states = states(self.state.as_deref().unwrap_or_default());
+        let states = JobFilter::parse_states(self.state.as_deref().unwrap_or_default());
+        let reason = self.reason.as_deref().map(str::trim).filter(|word| !word.is_empty());
+        let reason = reason.map(JobFilter::parse_reason).transpose();
+        let ago = |name: &str, age: Option<&str>| {
+            let age = age.map(str::trim).filter(|age| !age.is_empty()).map(parse_age).transpose();
+            age.map(|age| age.map(|age| now.before(age)))
+                .map_err(|error| Problem::bad(format!("{name}: {error}")))
+        };
+        let (older, younger) = (
+            ago("olderThan", self.older_than.as_deref())?,
+            ago("youngerThan", self.younger_than.as_deref())?,
+        );
+        let until = self.received_until.map(TimestampMs::from_millis);
+        let since = self.received_since.map(TimestampMs::from_millis);
         Ok(JobFilter {
             states: states.map_err(|error| Problem::bad(format!("state: {error}")))?,
-            reason: read("reason", self.reason.as_deref())?,
+            reason: reason.map_err(|error| Problem::bad(format!("reason: {error}")))?,
             job_type: read::<JobType>("type", self.job_type.as_deref())?,
             connection_id: read("connection", self.connection.as_deref())?,
             client_id: read("client", self.client.as_deref())?,
             currency: read("currency", self.currency.as_deref())?,
-            received_since: self.received_since.map(TimestampMs::from_millis),
-            received_until: self.received_until.map(TimestampMs::from_millis),
+            received_since: since.into_iter().chain(younger).max(),
+            received_until: until.into_iter().chain(older).min(),
             outcome,
             text: text.map(str::to_owned),
         })
     }
 }
 
-/// Jobs, page by page.
+/// Jobs, page by page. Between two pages a job that changes may move within a list that is sorted by time;
+/// one that is sorted by arrival has each job once.
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", params(JobQuery),
-    responses((status = 200, body = JobPage), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = JobList), (status = "4XX", body = Problem)))]
 pub(super) async fn list(
     State(api): State<Api>,
     _: Principal,
     Asked(query): Asked<JobQuery>,
-) -> Result<Json<JobPage>, Problem> {
-    let (filter, sort) = (query.filter()?, read::<Sort>("sort", query.sort.as_deref())?);
-    let after = read("after", query.after.as_deref())?;
-    let limit = query.limit.unwrap_or(PAGE_DEFAULT);
-    let page = api.checks.readers.list_jobs(&filter, sort.unwrap_or_default(), after, limit);
-    Ok(Json(page.await?))
+) -> Result<Json<JobList>, Problem> {
+    let filter = query.filter(api.clock.now())?;
+    let wanted = PageWanted::new(
+        read("sort", query.sort.as_deref())?,
+        read("after", query.after.as_deref())?,
+        read("before", query.before.as_deref())?,
+        query.limit.unwrap_or(PAGE_DEFAULT),
+    );
+    let wanted = wanted.map_err(|error| Problem::bad(error.to_string()))?;
+    let readers = &api.checks.readers;
+    let count = match query.count {
+        Some(true) => Some(readers.count_jobs(&filter).await?),
+        Some(false) | None => None,
+    };
+    Ok(Json(JobList { page: readers.list_jobs(&filter, &wanted).await?, count }))
 }
 
 pub(super) fn record(text: &str) -> Result<RecordId, Problem> {

@@ -1,14 +1,12 @@
-//! Which jobs are asked for, and where in their order.
+//! Which jobs are asked for.
 
-use std::{cmp::Ordering, collections::BTreeSet, fmt, str::FromStr};
+use std::collections::BTreeSet;
 
-use serde::{Serialize, Serializer};
-
-use super::JobLine;
 use crate::domain::{
-    decision::Outcome,
+    decision::{Outcome, RejectCode},
     ids::{ClientId, ConnectionId, CurrencyCode},
     job::JobType,
+    state::State,
     time::TimestampMs,
 };
 
@@ -33,100 +31,56 @@ pub struct JobFilter {
     pub received_until: Option<TimestampMs>,
     /// Only jobs that were decided so.
     pub outcome: Option<Outcome>,
-    /// Only jobs of which an id begins with this: the record's, or one of the exchange's for record, client
-    /// and connection.
+    /// Only jobs of which an id begins with this: the record's, the client's or the connection's, the
+    /// exchange's for the record, or its name for a client or connection of the book.
     pub text: Option<String>,
 }
 
-/// In what order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sort {
-    /// As they were taken in, the last one first.
-    #[default]
-    Newest,
-    /// As they were taken in.
-    Oldest,
-    /// By how long they have been in their state, the longest first; open jobs only.
-    Longest,
-}
+impl JobFilter {
+    /// States by name, separated by commas, with `open` for all that are not final.
+    ///
+    /// # Errors
+    /// A sentence that names the states there are.
+    pub fn parse_states(text: &str) -> Result<BTreeSet<String>, String> {
+        let mut states = BTreeSet::new();
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            if word == "open" {
+                let open = State::all().filter(|state| !state.is_final());
+                states.extend(open.map(|state| state.name().to_owned()));
+            } else if State::NAMES.contains(&word) {
+                states.insert(word.to_owned());
+            } else {
+                let known = State::NAMES.join(", ");
+                return Err(format!("{word:?} is no state; there are open, {known}"));
+            }
+        }
+        Ok(states)
+    }
 
-impl Sort {
-    /// All orders, for commands.
-    pub const ALL: [Self; 3] = [Self::Newest, Self::Oldest, Self::Longest];
+    /// A reason of a state or of a release.
+    ///
+    /// # Errors
+    /// A sentence that names the reasons there are.
+    pub fn parse_reason(word: &str) -> Result<String, String> {
+        let reasons = Self::reasons();
+        if reasons.contains(word) {
+            return Ok(word.to_owned());
+        }
+        let known: Vec<&str> = reasons.into_iter().collect();
+        Err(format!("{word:?} is no reason; there are {}", known.join(", ")))
+    }
 
-    /// The word for it.
+    /// Every reason that a job can have.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Newest => "newest",
-            Self::Oldest => "oldest",
-            Self::Longest => "longest",
-        }
+    pub fn reasons() -> BTreeSet<&'static str> {
+        let codes = RejectCode::ALL.map(RejectCode::as_str);
+        State::all().filter_map(State::reason).chain(codes).collect()
     }
 
-    /// How two places stand to each other in this order.
-    pub(super) fn compare(self, one: Cursor, other: Cursor) -> Ordering {
-        match self {
-            Self::Newest => other.seq.cmp(&one.seq),
-            Self::Oldest => one.seq.cmp(&other.seq),
-            Self::Longest => (one.since_ms, one.seq).cmp(&(other.since_ms, other.seq)),
-        }
-    }
-
-    pub(super) fn is_before(self, one: Cursor, other: Cursor) -> bool {
-        self.compare(one, other) == Ordering::Less
-    }
-}
-
-impl FromStr for Sort {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|sort| sort.as_str() == word);
-        known.ok_or_else(|| "there are the orders newest, oldest and longest".to_owned())
-    }
-}
-
-/// A place in an order: behind the job that was looked at last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    pub(super) since_ms: i64,
-    pub(super) seq: i64,
-}
-
-impl Cursor {
-    pub(super) fn at(line: &JobLine, sort: Sort) -> Self {
-        let since_ms = match sort {
-            Sort::Newest | Sort::Oldest => 0,
-            Sort::Longest => line.state_since_ms.as_millis(),
-        };
-        Self { since_ms, seq: line.seq.get() }
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.since_ms, self.seq)
-    }
-}
-
-impl Serialize for Cursor {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// A text that no list has given out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not where a list went on: it is what `next` said, as it said it")]
-pub struct CursorError;
-
-impl FromStr for Cursor {
-    type Err = CursorError;
-
-    fn from_str(text: &str) -> Result<Self, CursorError> {
-        let (since, seq) = text.split_once('.').ok_or(CursorError)?;
-        let number = |text: &str| text.parse().map_err(|_| CursorError);
-        Ok(Self { since_ms: number(since)?, seq: number(seq)? })
+    /// Whether nothing but states and type is asked for.
+    pub(super) fn is_counted(&self) -> bool {
+        let shape =
+            Self { states: self.states.clone(), job_type: self.job_type, ..Self::default() };
+        *self == shape
     }
 }
