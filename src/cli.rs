@@ -10,7 +10,9 @@ mod doctor;
 mod evidence;
 mod jobs;
 mod key;
+mod manual;
 mod output;
+mod progress;
 mod quarantine;
 mod reconcile;
 mod run;
@@ -56,7 +58,10 @@ enum Command {
     Topology,
     /// Check configuration, key, book, broker and OES, and say what is wrong and what to do.
     Doctor,
-    /// The book at a glance: the daemon's parts, jobs by state, what is stuck.
+    /// Everything at a glance: what needs a person, the daemon's parts, jobs by state, amounts at risk, what
+    /// is switched off, and what OES did not accept last.
+    ///
+    /// Exits with 0 if nothing needs a person, with 1 if something does, and with 2 if it cannot be read.
     Status {
         /// As JSON.
         #[arg(long)]
@@ -65,7 +70,7 @@ enum Command {
     /// Look at what people are told of, and try the ways by which they are told.
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
-    /// Look at jobs.
+    /// List, watch and show jobs; let parked ones go on, approve, refuse, and say how OES ended them.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
     /// Look at messages that could not act, and put them back in.
@@ -105,12 +110,24 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Ask the daemon's listener whether it is alive, for container health checks.
     Health,
+    /// Write what completes these commands in a shell, to standard output.
+    ///
+    /// For example: `settled completions bash > /etc/bash_completion.d/settled`; for zsh into a file `_settled`
+    /// in a folder of `$fpath`, for fish into `~/.config/fish/completions/settled.fish`.
+    Completions(manual::CompletionsArgs),
+    /// Write a manual page for each command into a folder.
+    Man(manual::ManArgs),
 }
 
-/// A comparison could not be done, so that nothing can be said about what differs.
+/// What was asked could not be looked at, so that nothing can be said about it.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the comparison could not be done")]
-struct NotDone;
+#[error("{0}")]
+struct NotDone(&'static str);
+
+/// The comparison with OES.
+const NOT_COMPARED: NotDone = NotDone("the comparison could not be done");
+/// The status.
+const NOT_READ: NotDone = NotDone("the status could not be read");
 
 /// The exit code that a failure of a command stands for.
 #[must_use]
@@ -120,7 +137,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// The exit code of a command that failed, or found a difference.
 const FAILED: u8 = 1;
-/// The exit code of a comparison that could not be done.
+/// The exit code of a look that could not be had.
 const NOT_DONE: u8 = 2;
 
 /// Who asks, as far as the system knows: the user's number, and the name they go by; and their token.
@@ -145,7 +162,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run => run::run(load()?).await,
         Command::Topology => topology::run(&load()?).await,
         Command::Doctor => doctor::run(cli.config.as_deref()).await,
-        Command::Status { json } => status::run(&load()?, &caller, json).await,
+        Command::Status { json } => {
+            let config = load().map_err(|error| anyhow::Error::from(error).context(NOT_READ))?;
+            status::run(&config, &caller, json).await
+        }
         Command::Alerts(command) => alerts::run(&load()?, command).await,
         Command::Jobs(command) => jobs::run(&load()?, &caller, command).await,
         Command::Quarantine(command) => quarantine::run(&load()?, &caller, command).await,
@@ -154,7 +174,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Token(command) => token::run(command),
         Command::Book(command) => book::run(&load()?, &caller, command).await,
         Command::Reconcile(arguments) => {
-            let config = load().map_err(|error| anyhow::Error::from(error).context(NotDone))?;
+            let config =
+                load().map_err(|error| anyhow::Error::from(error).context(NOT_COMPARED))?;
             reconcile::run(&config, &caller, &arguments).await
         }
         Command::Verify(arguments) => verify::run(|| Ok(load()?), arguments).await,
@@ -166,5 +187,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Health => {
             crate::web::probe(load()?.http.listen).await.map_err(|reason| anyhow::anyhow!(reason))
         }
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     }
 }

@@ -7,7 +7,8 @@ use settled::cli::{self, Cli};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match cli::run(Cli::parse()).await {
+    // What every command needs at once is too much for the stack.
+    match Box::pin(cli::run(Cli::parse())).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The log may be off or elsewhere; whoever typed the command reads this.

@@ -1,19 +1,20 @@
 //! What operators ask for, as data: the command line prints it, and other surfaces can show it.
 
+pub mod advice;
 pub mod audit;
 pub mod bulk;
 pub mod evidence;
 pub mod explain;
 pub mod operations;
+pub mod status;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     domain::{
-        amount::Balance,
         decision::Outcome,
-        ids::{CurrencyCode, RecordId},
+        ids::RecordId,
         job::{Job, JobTerms},
         ledger::Phase,
         state::State,
@@ -21,80 +22,9 @@ use crate::{
     },
     store::{
         Readers, StoreError,
-        query::{
-            ApprovalsWaiting, AttemptLine, DecisionLine, FeedsAtWork, JobHistory, NoteLine,
-            OldestJob, OutboxLine, ReleasedUnconfirmed, StateCount, SwitchLine, TransferLine,
-        },
+        query::{AttemptLine, DecisionLine, JobHistory, NoteLine, OutboxLine, TransferLine},
     },
 };
-
-/// The book at a glance.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// When this was read.
-    pub at_ms: TimestampMs,
-    /// What the daemon says of its parts; `None` if none answers.
-    #[schema(value_type = Option<Object>)]
-    pub daemon: Option<Value>,
-    /// Jobs by state and type.
-    pub jobs: Vec<StateCount>,
-    /// The oldest open job of each state that has one.
-    pub oldest: Vec<OldestJob>,
-    /// Released records that OES has not confirmed.
-    pub released_unconfirmed: ReleasedUnconfirmed,
-    /// Jobs that wait for an operator's approval.
-    pub approvals_waiting: ApprovalsWaiting,
-    /// Messages that wait to be published.
-    pub outbox_waiting: u64,
-    /// Different bad messages.
-    pub quarantined: u64,
-    /// What records move that are not final, by currency: the amounts at risk.
-    pub at_risk: Vec<AtRisk>,
-    /// Connections whose feeds need a look.
-    pub feeds: FeedsAtWork,
-    /// What operators have switched off, and on again.
-    pub switches: Vec<SwitchLine>,
-}
-
-/// What open records move in one currency.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct AtRisk {
-    /// In what.
-    pub currency: CurrencyCode,
-    /// How much together, base units.
-    pub quantity: Balance,
-}
-
-/// Reads the status from the book.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn status(
-    readers: &Readers,
-    daemon: Option<Value>,
-    now: TimestampMs,
-) -> Result<Status, StoreError> {
-    Ok(Status {
-        at_ms: now,
-        daemon,
-        jobs: readers.job_counts().await?,
-        oldest: readers.oldest_open().await?,
-        released_unconfirmed: readers.released_unconfirmed().await?,
-        approvals_waiting: readers.approvals_waiting().await?,
-        outbox_waiting: readers.unpublished_count().await?,
-        quarantined: readers.quarantined_count().await?,
-        at_risk: readers
-            .at_risk()
-            .await?
-            .into_iter()
-            .filter(|(_, quantity)| !quantity.is_zero())
-            .map(|(currency, quantity)| AtRisk { currency, quantity })
-            .collect(),
-        feeds: readers.feeds_at_work().await?,
-        switches: readers.switches().await?,
-    })
-}
 
 /// One thing that happened to a job.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -128,6 +58,8 @@ pub struct JobView {
     pub state_since_ms: TimestampMs,
     /// When the next step is due.
     pub next_step_at_ms: Option<TimestampMs>,
+    /// What a person can do about it, if one must.
+    pub advice: Option<String>,
     /// What happened.
     pub timeline: Vec<Happening>,
     /// The message as it came.
@@ -191,6 +123,7 @@ fn view(history: JobHistory) -> JobView {
         state: job.state.to_string(),
         state_since_ms: job.state_since,
         next_step_at_ms: job.next_step_at,
+        advice: advice::advice(job.state, job.terms.record_id),
         timeline,
         message: history.raw_message,
         refused_before: Vec::new(),

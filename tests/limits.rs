@@ -197,7 +197,7 @@ async fn an_operator_s_word_decides_once_and_is_kept() {
     assert_eq!(world.balances().await, ["1000100".to_owned(), "0".into(), "0".into()]);
     assert_eq!(daemon.count("settled_approvals_waiting_jobs").await, 2);
     assert!(daemon.number("settled_approvals_waiting_oldest_age_seconds").await > 0.0);
-    let status = world.must_run(&["status"]).await;
+    let status = world.status().await;
     assert!(status.contains("waiting for an operator's approval: 2 (oldest"), "{status}");
     let (success, said) = say(&world, "retry", &approved).await;
     assert!(!success && said.contains("waits for `settled jobs approve`"), "{said}");

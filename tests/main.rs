@@ -40,6 +40,8 @@ mod backup;
 mod bad_messages;
 mod broker_faults;
 mod chaos;
+mod cli_jobs;
+mod cli_manual;
 mod client_s_life;
 mod configuration;
 mod crash_points;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
 
-use super::{output, target::Target};
+use super::{output, progress, target::Target};
 use crate::{
     clock::SystemClock,
     config::Config,
@@ -53,7 +53,8 @@ pub(super) async fn run(config: &Config, caller: &Caller) -> anyhow::Result<()> 
         Arc::new(SystemClock),
     );
     let mut archiver = archiver.context("archive.path is not set")?;
-    let moved = archiver.archive(None, &CancellationToken::new()).await;
+    let stop = CancellationToken::new();
+    let moved = progress::during("archiving old history", archiver.archive(None, &stop)).await;
     let file = archiver.file.display().to_string();
     drop(archiver);
     readers.close().await;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
-use super::output;
+use super::{output, progress};
 use crate::{
     config::Config,
     operator::audit,
@@ -68,7 +68,8 @@ impl Copy {
     /// Copies and syncs. Answers the number of bytes.
     async fn make(&self) -> anyhow::Result<u64> {
         let partial = self.partial();
-        copy_book(&self.from, &partial).await?;
+        let bytes = fs::metadata(&self.from).map_or(0, |metadata| metadata.len());
+        progress::growing("copying", &partial, bytes, copy_book(&self.from, &partial)).await?;
         let sync = || {
             let file = File::open(&partial)?;
             file.sync_all()?;
@@ -154,7 +155,8 @@ async fn make(
             ensure!(faults.is_empty(), "{}: {}", archive.partial().display(), faults.join("; "));
         }
     }
-    let head = verify(&partial, before, arguments.quick).await?;
+    let verified = verify(&partial, before, arguments.quick);
+    let head = progress::during("verifying the copy", verified).await?;
     for copy in copies.iter().rev() {
         copy.name()?;
     }

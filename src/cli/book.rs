@@ -13,7 +13,7 @@ use clap::Subcommand;
 
 use limits::Limits;
 
-use super::{output, target::Target};
+use super::{output, progress::Progress, target::Target};
 use crate::{
     book_file,
     clock::{Clock as _, SystemClock},
@@ -170,6 +170,7 @@ async fn import(config: &Config, caller: &Caller, file: &Path) -> anyhow::Result
     let source = format!("import:{name}");
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut refused = Vec::new();
+    let (progress, mut taken) = (Progress::new("facts", events.len()), 0_usize);
     for chunk in events.chunks(BOOK_EVENTS_MAX) {
         let outcomes = target.apply(&source, chunk).await.with_context(|| {
             format!(
@@ -210,7 +211,10 @@ async fn import(config: &Config, caller: &Caller, file: &Path) -> anyhow::Result
             let count = counts.entry(word).or_default();
             *count = count.saturating_add(1);
         }
+        taken = taken.saturating_add(chunk.len());
+        progress.at(taken);
     }
+    progress.end();
     let where_to = target.name();
     target.close().await?;
     for (word, count) in counts {

@@ -5,7 +5,7 @@ use std::{fs::File, io::Write as _, path::PathBuf};
 use anyhow::bail;
 use clap::Args;
 
-use super::{NotDone, output, target::Target};
+use super::{NOT_COMPARED, output, progress, target::Target};
 use crate::{
     clock::{Clock as _, SystemClock},
     compare::reconcile::{ReconcileReport, ReconcileRequest},
@@ -85,7 +85,7 @@ pub(super) async fn run(
     arguments: &ReconcileArgs,
 ) -> anyhow::Result<()> {
     let report =
-        compare(config, caller, arguments).await.map_err(|error| error.context(NotDone))?;
+        compare(config, caller, arguments).await.map_err(|error| error.context(NOT_COMPARED))?;
     if arguments.json {
         output::json(&report)?;
     } else {
@@ -117,7 +117,8 @@ async fn compare(
     // A file that cannot be written is better known of before OES is asked.
     let csv = arguments.csv.as_deref().map(File::create).transpose()?;
     let mut target = Target::open(config, HOLDER, caller).await?;
-    let compared = target.reconcile(config, &request).await;
+    let comparing = target.reconcile(config, &request);
+    let compared = progress::during("comparing with OES", comparing).await;
     target.close().await?;
     let report = compared?;
     if let Some(file) = csv {

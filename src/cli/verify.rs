@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::output;
+use super::{output, progress};
 use crate::{
     config::Config,
     operator::audit::{self, Audit},
@@ -51,7 +51,7 @@ pub(super) async fn run(
         None => load()?.store.path,
     };
     let readers = open_history(&path).await?;
-    let audit = audit::audit(&readers, arguments.known)
+    let audit = progress::during("verifying the book", audit::audit(&readers, arguments.known))
         .await
         .with_context(|| format!("{} cannot be verified", path.display()))?;
     readers.close().await;

@@ -88,7 +88,7 @@ pub struct Operations {
 
 impl Operations {
     /// Carries out an action on jobs, a few in a transaction, at a measured pace. Answers what became of
-    /// each, in their order.
+    /// each; those that were left alone for what OES shows come before the others of their transaction.
     ///
     /// # Errors
     /// [`OperationError`]. What was done to the jobs before the one that failed stays done.
@@ -110,21 +110,28 @@ impl Operations {
             if !acted.is_empty() {
                 tokio::time::sleep(BULK_PAUSE).await;
             }
-            if let JobAction::Close(outcome) = action {
-                for record in chunk {
-                    // Asking OES is a deep call, and most requests do not come here.
-                    Box::pin(self.check_end(*record, outcome)).await?;
+            let mut kept = Vec::with_capacity(chunk.len());
+            for record in chunk {
+                match Box::pin(self.check_end(*record, action)).await {
+                    Ok(()) => kept.push(*record),
+                    // One of many does not keep the others from what is said about them.
+                    Err(error @ OperationError::OesSaysOtherwise { .. }) if records.len() > 1 => {
+                        acted.push((*record, Acted::Failed(error.to_string())));
+                    }
+                    Err(error) => return Err(error),
                 }
             }
-            acted.extend(self.writer.act(action, chunk.to_vec(), by.clone()).await?);
+            if !kept.is_empty() {
+                acted.extend(self.writer.act(action, kept, by.clone()).await?);
+            }
         }
         Ok(acted)
     }
 
     /// Looks at OES before somebody's word about the end of a record counts. If OES cannot be asked, the
     /// word of two must do.
-    async fn check_end(&self, record: RecordId, said: Outcome) -> Result<(), OperationError> {
-        let Some(desk) = &self.desk else { return Ok(()) };
+    async fn check_end(&self, record: RecordId, action: JobAction) -> Result<(), OperationError> {
+        let (JobAction::Close(said), Some(desk)) = (action, &self.desk) else { return Ok(()) };
         let jobs = self.readers.jobs_about(&[record]).await?;
         let Some(job) = jobs.get(&record) else { return Ok(()) };
         let looked = tokio::time::timeout(LOOK_TIMEOUT, Box::pin(desk.look_at(record))).await;

@@ -21,6 +21,7 @@ mod quarantine;
 mod runs;
 mod settings;
 mod timeline;
+mod troubles;
 mod watch;
 
 pub use actions::{ActionFilter, ActionLine, SwitchLine};
@@ -37,6 +38,7 @@ pub use quarantine::{QuarantineFilter, QuarantineLine, QuarantinedBytes, Requeue
 pub use runs::{FindingLine, RunLine};
 pub use settings::{FieldChange, SettingLine, SettingsFilter};
 pub use timeline::{AttemptLine, DecisionLine, JobHistory, NoteLine, OutboxLine, TransferLine};
+pub use troubles::TroubleLine;
 pub use watch::{Examples, OutboxWaiting, Overdrawn};
 
 /// A message that waits to be published.

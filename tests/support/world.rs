@@ -236,6 +236,13 @@ impl World {
         output
     }
 
+    /// The status as people read it, whether or not something needs attention.
+    pub(crate) async fn status(&self) -> String {
+        let (code, output, error) = self.run_code(&["status"]).await;
+        assert!([Some(0), Some(1)].contains(&code), "settled status: {output}{error}");
+        output
+    }
+
     pub(crate) fn oes(&self) -> SandboxState {
         self.sandbox.state()
     }

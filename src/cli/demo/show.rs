@@ -31,7 +31,7 @@ pub(super) async fn everything(
     let page = readers
         .list_jobs(&JobFilter::default(), &PageWanted::first(Sort::Newest, JOBS_SHOWN))
         .await?;
-    jobs::list(&page.jobs, SystemClock.now())?;
+    output::line(jobs::list::table(&page.jobs, Sort::Newest, SystemClock.now()))?;
     totals(readers).await?;
     balances(parts, before, &readers.holdings().await?).await?;
     sandbox_s_word(parts).await?;

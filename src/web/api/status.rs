@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 
 use super::Api;
 use crate::{
-    operator::{self, Status},
+    operator::status::{self as look, Status},
     telemetry,
     web::{auth::Principal, problem::Problem},
 };
@@ -23,5 +23,5 @@ pub(super) async fn status(
         "problems": telemetry::recent_problems(),
     });
     let now = api.clock.now();
-    Ok(Json(operator::status(&api.checks.readers, Some(daemon), now).await?))
+    Ok(Json(look::status(&api.checks.readers, Some(daemon), now).await?))
 }

@@ -142,10 +142,10 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The order that the list has.
+    /// The place before which a list that is sorted by [`Sort::Updated`] has all that changed later.
     #[must_use]
-    pub const fn sort(self) -> Sort {
-        self.sort
+    pub const fn changed_until(at: TimestampMs) -> Self {
+        Self { sort: Sort::Updated, place: Place { at_ms: at.as_millis(), seq: i64::MAX } }
     }
 }
 
@@ -218,6 +218,18 @@ impl PageWanted {
     #[must_use]
     pub fn after(cursor: Cursor, limit: u32) -> Self {
         Self { from: From::After(cursor.place), ..Self::first(cursor.sort, limit) }
+    }
+
+    /// The page that ends before a place.
+    #[must_use]
+    pub fn before(cursor: Cursor, limit: u32) -> Self {
+        Self { from: From::Before(cursor.place), ..Self::first(cursor.sort, limit) }
+    }
+
+    /// The order that the list has.
+    #[must_use]
+    pub const fn sort(&self) -> Sort {
+        self.sort
     }
 
     /// The page that was asked for: the first, the one after a place, or the one that ends before a place.
