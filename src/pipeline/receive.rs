@@ -112,6 +112,16 @@ impl From<BrokerError> for SessionEnd {
     }
 }
 
+/// What a session has to do next.
+enum Turn {
+    /// A delivery has come.
+    Came(Delivery),
+    /// Something is committed for the first of those before.
+    Done(Result<u64, WriterGone>),
+    /// It is time to look whether the session still works.
+    Look,
+}
+
 /// A delivery on its way through the writer: its tag, once something is committed for it.
 pub type Pending = std::pin::Pin<Box<dyn Future<Output = Result<u64, WriterGone>> + Send>>;
 
@@ -184,7 +194,9 @@ impl<L: Lane> Receiver<L> {
 
     /// Waits, and declares a queue that is gone if the daemon is the one to declare it.
     async fn recover(&self, error: &BrokerError, delay: Duration) {
+        let resting = self.pulse().rest();
         tokio::time::sleep(delay).await;
+        drop(resting);
         if !matches!(error, BrokerError::Missing { .. }) || !self.config.declare {
             return;
         }
@@ -237,17 +249,22 @@ impl<L: Lane> Receiver<L> {
         let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // The watchdog's tick is never far.
-            self.pulse().beat();
-            tokio::select! {
+            // Nothing may come for any time; whether it would, the watchdog looks.
+            let resting = self.pulse().rest();
+            let turn = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = &mut switched_off => return Err(SessionEnd::SwitchedOff),
-                delivery = session.next() => {
-                    let delivery = delivery?;
+                delivery = session.next() => Turn::Came(delivery?),
+                Some(done) = pending.next() => Turn::Done(done),
+                _ = watchdog.tick() => Turn::Look,
+            };
+            drop(resting);
+            match turn {
+                Turn::Came(delivery) => {
                     course.has_taken = true;
                     pending.push_back(self.lane.take(delivery).await);
                 }
-                Some(done) = pending.next() => {
+                Turn::Done(done) => {
                     let tag = self.last_done(done, pending)?;
                     if course.committed_once {
                         session.acknowledge_up_to(tag).await?;
@@ -256,7 +273,7 @@ impl<L: Lane> Receiver<L> {
                         self.widen(session, tag).await?;
                     }
                 }
-                _ = watchdog.tick() => {
+                Turn::Look => {
                     session.check().await?;
                     self.health.dropped_by_broker(L::SIDE, session.count(&dropped).await?);
                 }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::{Lane, Pending, quarantine};
 use crate::{
     broker::{Consuming, Delivery},
+    crash,
     domain::{
         action::Switch,
         message::{JobMessage, Refusal, RefusalCode, parse_message},
@@ -50,6 +51,7 @@ impl Lane for JobsLane {
     fn disconnected(&self) {}
 
     async fn take(&self, delivery: Delivery) -> Pending {
+        crash::stall("receiver").await;
         let Delivery { tag, body } = delivery;
         let queue = self.queue.clone();
         let (writer, metrics) = (self.writer.clone(), Arc::clone(&self.metrics));
