@@ -1,7 +1,8 @@
 //! Places at which a test can end the process as a crash would: no destructor runs, nothing is flushed.
 //!
 //! They stand after everything that became durable and before everything that leaves, because between
-//! those two a crash must neither lose nor repeat anything. A release build has none of them.
+//! those two a crash must neither lose nor repeat anything. Others are places at which a part of the
+//! daemon can be made to hang. A release build has none of them.
 
 /// Every place, in the order in which a job passes it.
 pub const POINTS: [&str; 18] = [
@@ -61,3 +62,26 @@ pub fn point(name: &str) {
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn point(_name: &str) {}
+
+/// The parts that can be made to hang at their work.
+pub const STALLS: [&str; 7] =
+    ["receiver", "verifier", "decider", "feeder", "sender", "resolver", "announcer"];
+
+/// What asks for a part to hang: its name.
+#[cfg(debug_assertions)]
+const STALL_AT: &str = "SETTLED_STALL_AT";
+
+/// Never goes on from here if a test has asked for that. The other parts do.
+#[cfg(debug_assertions)]
+pub async fn stall(part: &str) {
+    static WANTED: std::sync::LazyLock<Option<String>> =
+        std::sync::LazyLock::new(|| std::env::var(STALL_AT).ok());
+    if WANTED.as_deref() == Some(part) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Nothing, in a build that is not for tests.
+#[cfg(not(debug_assertions))]
+#[inline]
+pub async fn stall(_part: &str) {}

@@ -239,6 +239,8 @@ impl Checks {
         let others = [
             ("receiver", self.health.receiver_pulse.busy_for()),
             ("writer", self.health.batch_age()),
+            // Every call has a time limit, so an update that is in flight for longer never comes back.
+            ("sender", self.budget.in_flight_for()),
         ];
         let stuck = loops.into_iter().chain(others).find(|(_, busy)| *busy > self.stuck_after);
         stuck.map(|(name, busy)| format!("the {name} is at one thing for {} s", busy.as_secs()))

@@ -45,6 +45,7 @@ mod cli_manual;
 mod client_s_life;
 mod configuration;
 mod crash_points;
+mod decimals;
 mod deployment;
 mod disk;
 mod explain;

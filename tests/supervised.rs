@@ -1,6 +1,10 @@
 //! What a service manager is told: ready once the book is open, at work while it really is, and ending.
 
-use std::{os::unix::net::UnixDatagram, process::Stdio};
+use std::{
+    os::unix::net::UnixDatagram,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
 
 use rustix::process::Signal;
 use settled::{
@@ -8,31 +12,37 @@ use settled::{
     sandbox::{Effect, Fault, On, Times, When},
 };
 use sqlx::Connection as _;
-use tokio::process::Child;
+use tokio::{
+    process::{Child, Command},
+    task::JoinSet,
+};
 
 use crate::support::{daemon::binary, eventually, world::World};
 
-/// The service manager's ear.
+/// The service manager's ear. It listens all the time, as a service manager does.
 struct Manager {
-    socket: UnixDatagram,
-    heard: std::cell::RefCell<Vec<String>>,
+    heard: Arc<Mutex<Vec<String>>>,
+    _listening: JoinSet<()>,
 }
 
 impl Manager {
     fn listen(world: &World) -> Self {
-        let socket = UnixDatagram::bind(world.path("notify")).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        Self { socket, heard: std::cell::RefCell::default() }
+        let socket = tokio::net::UnixDatagram::bind(world.path("notify")).unwrap();
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let (shared, mut listening) = (Arc::clone(&heard), JoinSet::new());
+        listening.spawn(async move {
+            let mut buffer = [0; 4_096];
+            while let Ok(length) = socket.recv(&mut buffer).await {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                shared.lock().unwrap().extend(text.lines().map(str::to_owned));
+            }
+        });
+        Self { heard, _listening: listening }
     }
 
     /// Everything that was said until now.
     fn heard(&self) -> Vec<String> {
-        let mut buffer = [0; 4_096];
-        while let Ok(length) = self.socket.recv(&mut buffer) {
-            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            self.heard.borrow_mut().extend(text.lines().map(str::to_owned));
-        }
-        self.heard.borrow().clone()
+        self.heard.lock().unwrap().clone()
     }
 
     fn count(&self, line: &str) -> usize {
@@ -48,6 +58,10 @@ impl Manager {
 fn start(world: &World) -> Child {
     let mut command = binary(&world.config_file());
     command.arg("run").stdout(Stdio::null()).stderr(Stdio::null());
+    supervised(&mut command, world)
+}
+
+fn supervised(command: &mut Command, world: &World) -> Child {
     command.env("NOTIFY_SOCKET", world.path("notify")).env("WATCHDOG_USEC", "1500000");
     command.spawn().unwrap()
 }
@@ -88,26 +102,9 @@ async fn the_watchdog_is_fed_only_while_the_writer_works() {
     let mut other = sqlx::SqliteConnection::connect(&url).await.unwrap();
     let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
     world.publish([world.job(&world.reserve(JobType::Allocation, "5"))]).await;
-    let reason = eventually("the daemon to be stuck", || async {
-        let (status, reason) = healthz(&world).await;
-        (status == 503).then_some(reason)
-    })
-    .await;
-    assert!(reason.contains("is at one thing for"), "{reason}");
-    eventually("the reason to be told", || async {
-        manager.heard().iter().any(|said| said.starts_with("STATUS=")).then_some(())
-    })
-    .await;
+    let reason = hangs_unfed(&world, &manager).await;
+    assert!(reason.contains("the writer is at one thing for"), "{reason}");
     let fed = manager.count("WATCHDOG=1");
-    // Long enough for it to have been fed several times more.
-    for later in 1..=3 {
-        let then = stuck_for_s(&reason) + later;
-        eventually("another second", || async {
-            (stuck_for_s(&healthz(&world).await.1) >= then).then_some(())
-        })
-        .await;
-    }
-    assert_eq!(manager.count("WATCHDOG=1"), fed);
 
     lock.rollback().await.unwrap();
     manager.wait_for("WATCHDOG=1", fed + 2).await;
@@ -117,6 +114,52 @@ async fn the_watchdog_is_fed_only_while_the_writer_works() {
     manager.wait_for("STOPPING=1", 1).await;
     assert!(daemon.wait().await.unwrap().success());
     assert_eq!(manager.count("READY=1"), 1);
+}
+
+/// Waits until the daemon counts as stuck, and then for as long as the service manager would have to wait
+/// until it gives up. Answers why it is stuck.
+async fn hangs_unfed(world: &World, manager: &Manager) -> String {
+    let reason = eventually("the daemon to be stuck", || async {
+        let (status, reason) = healthz(world).await;
+        (status == 503).then_some(reason)
+    })
+    .await;
+    eventually("the reason to be told", || async {
+        manager.heard().iter().any(|said| said.starts_with("STATUS=")).then_some(())
+    })
+    .await;
+    let fed = manager.count("WATCHDOG=1");
+    // Long enough for it to have been fed several times more.
+    for later in 1..=3 {
+        let then = stuck_for_s(&reason) + later;
+        eventually("another second", || async {
+            (stuck_for_s(&healthz(world).await.1) >= then).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(manager.count("WATCHDOG=1"), fed, "{reason}");
+    reason
+}
+
+/// A daemon one part of which hangs, while everything else goes on.
+async fn is_not_fed_while_one_hangs(part: &str) {
+    let world =
+        World::with(&[("health.stuck_after_s", "6"), ("broker.connect_timeout_ms", "3000")]).await;
+    let manager = Manager::listen(&world);
+    let mut command = binary(&world.config_file());
+    command.arg("run").stdout(Stdio::null()).stderr(Stdio::null()).env("SETTLED_STALL_AT", part);
+    let mut daemon = supervised(&mut command, &world);
+    manager.wait_for("READY=1", 1).await;
+    world.submit(JobType::Allocation, "5").await;
+    let reason = hangs_unfed(&world, &manager).await;
+    assert!(reason.contains(&format!("the {part} is at one thing for")), "{part}: {reason}");
+    daemon.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_part_that_hangs_ends_the_keep_alive_whichever_it_is() {
+    let parts = settled::crash::STALLS;
+    futures_util::future::join_all(parts.map(is_not_fed_while_one_hangs)).await;
 }
 
 /// Watches a daemon for longer than what counts as stuck.
@@ -142,4 +185,21 @@ async fn waiting_for_the_broker_or_for_oes_is_not_being_stuck() {
     let mut away = World::with(&patience).await;
     away.set("broker.url", "amqp://guest:guest@127.0.0.1:1/%2f");
     tokio::join!(is_fed_for_long(&world), is_fed_for_long(&away));
+}
+
+#[tokio::test]
+async fn a_service_manager_that_does_not_listen_holds_nothing_up() {
+    let world = World::new().await;
+    // It takes as much as the kernel keeps for it, and never reads.
+    let _deaf = UnixDatagram::bind(world.path("notify")).unwrap();
+    let mut command = binary(&world.config_file());
+    command.arg("run").stdout(Stdio::null()).stderr(Stdio::null());
+    command.env("NOTIFY_SOCKET", world.path("notify")).env("WATCHDOG_USEC", "3000");
+    let mut daemon = command.spawn().unwrap();
+    for _ in 0..3 {
+        let record = world.submit(JobType::Allocation, "5").await;
+        world.wait_for_state(&record, "confirmed").await;
+    }
+    assert_eq!(healthz(&world).await.0, 200);
+    daemon.kill().await.unwrap();
 }

@@ -2,7 +2,7 @@
 //! said only if the writer has answered and no loop is stuck, so that a daemon which merely runs is
 //! started anew.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, thread, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::time::Instant;
@@ -32,11 +32,12 @@ pub(super) struct Watchdog {
     pub(super) checks: Checks,
     pub(super) writer: WriterHandle,
     asked: Option<(Answer, Instant)>,
+    telling: Option<thread::JoinHandle<()>>,
 }
 
 impl Watchdog {
     pub(super) fn new(checks: Checks, writer: WriterHandle) -> Self {
-        Self { checks, writer, asked: None }
+        Self { checks, writer, asked: None, telling: None }
     }
 
     /// Tells the service manager that the daemon works, as long as it does; without a watchdog there,
@@ -58,12 +59,13 @@ impl Watchdog {
             }
             match self.stuck(every).await {
                 None => {
-                    tell(&[NotifyState::Watchdog]);
+                    self.tell_apart(|| tell(&[NotifyState::Watchdog]));
                     told_stuck = false;
                 }
                 Some(reason) if told_stuck => tracing::debug!(reason, "a part is still stuck"),
                 Some(reason) => {
-                    tell(&[NotifyState::Status(&reason)]);
+                    let said = reason.clone();
+                    self.tell_apart(move || tell(&[NotifyState::Status(&said)]));
                     tracing::error!(
                         reason,
                         "a part is stuck: the service manager is not told any more that the daemon works"
@@ -71,6 +73,14 @@ impl Watchdog {
                     told_stuck = true;
                 }
             }
+        }
+    }
+
+    /// Tells something from a thread of its own, if that of the last time has ended: a service manager that
+    /// does not listen would hold up whoever tells it.
+    fn tell_apart(&mut self, say: impl FnOnce() + Send + 'static) {
+        if self.telling.as_ref().is_none_or(thread::JoinHandle::is_finished) {
+            self.telling = Some(thread::spawn(say));
         }
     }
 

@@ -2,7 +2,8 @@
 //! comes back from anything is stuck, whatever else the process still answers.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -50,6 +51,46 @@ impl Pulse {
     }
 }
 
+/// Work of one kind that is under way in many places at once. It is at one thing for as long as its oldest
+/// piece is.
+#[derive(Debug, Default)]
+pub struct Pieces(Mutex<BTreeMap<u64, Instant>>);
+
+/// One piece of it, until this is dropped.
+#[derive(Debug)]
+pub struct Piece {
+    number: u64,
+    pieces: Arc<Pieces>,
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.pieces.begun().remove(&self.number);
+    }
+}
+
+impl Pieces {
+    fn begun(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A piece begins. Later ones have higher numbers.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> Piece {
+        let mut begun = self.begun();
+        let number = begun.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
+        begun.insert(number, Instant::now());
+        drop(begun);
+        Piece { number, pieces: Arc::clone(self) }
+    }
+
+    /// How long the oldest piece has been under way.
+    #[must_use]
+    pub fn busy_for(&self) -> Duration {
+        self.begun().first_key_value().map_or(Duration::ZERO, |(_, begun)| begun.elapsed())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +111,23 @@ mod tests {
         assert!(pulse.busy_for() >= wait);
         pulse.ended();
         assert_eq!(pulse.busy_for(), Duration::ZERO);
+    }
+
+    #[test]
+    fn work_in_many_places_is_as_old_as_its_oldest_piece() {
+        let wait = Duration::from_millis(5);
+        let pieces = Arc::<Pieces>::default();
+        assert_eq!(pieces.busy_for(), Duration::ZERO, "nothing is under way");
+        let first = pieces.begin();
+        std::thread::sleep(wait);
+        let (second, third) = (pieces.begin(), pieces.begin());
+        assert!(pieces.busy_for() >= wait);
+        drop(first);
+        let oldest = pieces.busy_for();
+        std::thread::sleep(wait);
+        drop(third);
+        assert!(pieces.busy_for() >= oldest + wait, "the second is still under way");
+        drop(second);
+        assert_eq!(pieces.busy_for(), Duration::ZERO);
     }
 }

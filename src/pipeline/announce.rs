@@ -147,6 +147,7 @@ impl Announcer {
                     failures = failures.saturating_add(1);
                     let delay = schedule.delay(failures);
                     tracing::warn!(%error, ?delay, "the publisher's session is over; a new one is opened");
+                    let _resting = self.wake.announce.pulse.rest();
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(delay) => {}
@@ -274,6 +275,7 @@ impl Announcer {
             .collect();
         let outgoing = messages.into_iter().map(|message| self.outgoing(message, now)).collect();
         crash::point("before_publish");
+        crash::stall("announcer").await;
         let outcomes = session.publish(outgoing).await?;
         crash::point("after_publish");
         let mut confirmed = Vec::with_capacity(sequence.len());

@@ -21,6 +21,7 @@ use crate::{
         schedule::Schedule,
         time::TimestampMs,
     },
+    health::pulse::{Piece, Pieces},
     metrics::Metrics,
     oes::Operation,
 };
@@ -36,12 +37,15 @@ const GATE_REST_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct SendPermit {
     _in_flight: OwnedSemaphorePermit,
+    _piece: Piece,
 }
 
 /// The budget, shared by everything that asks OES.
 #[derive(Debug)]
 pub struct Budget {
     in_flight: Arc<Semaphore>,
+    /// Since when each update is in flight.
+    flights: Arc<Pieces>,
     rate: DefaultDirectRateLimiter,
     /// Whoever waits for the rate stands in line here, in the order of coming.
     line: tokio::sync::Mutex<()>,
@@ -57,6 +61,7 @@ impl Budget {
     pub fn new(config: &OesConfig, clock: Arc<dyn Clock>) -> Self {
         Self {
             in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
+            flights: Arc::default(),
             rate: RateLimiter::direct(quota(config)),
             line: tokio::sync::Mutex::default(),
             gate: Mutex::new(Gate::new(Schedule::new(TRIAL_BASE, TRIAL_MAX))),
@@ -97,7 +102,17 @@ impl Budget {
         }
         let in_flight = Arc::clone(&self.in_flight).try_acquire_owned().ok()?;
         self.rate.check().ok()?;
-        Some(SendPermit { _in_flight: in_flight })
+        Some(self.permit(in_flight))
+    }
+
+    fn permit(&self, in_flight: OwnedSemaphorePermit) -> SendPermit {
+        SendPermit { _in_flight: in_flight, _piece: self.flights.begin() }
+    }
+
+    /// How long the oldest update has been in flight, from its permit to its answer.
+    #[must_use]
+    pub fn in_flight_for(&self) -> Duration {
+        self.flights.busy_for()
     }
 
     /// At least one permit and at most `most`, as many as there are; one when a stopped sender
@@ -114,7 +129,7 @@ impl Budget {
             if !trial && self.permission() != Permission::Open {
                 continue;
             }
-            let mut permits = vec![SendPermit { _in_flight: in_flight }];
+            let mut permits = vec![self.permit(in_flight)];
             while !trial && permits.len() < most {
                 let Some(permit) = self.try_send_permit() else {
                     break;

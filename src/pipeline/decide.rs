@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::wake::{Rested, Wake, rest};
 use crate::{
     clock::Clock,
+    crash,
     domain::{
         action::Switch,
         decision::{DecidedBy, Decision},
@@ -243,6 +244,7 @@ pub async fn run(
             continue;
         }
         wake.decide.pulse.beat();
+        crash::stall("decider").await;
         let now = clock.now();
         let due = readers.next_decision_due(now, verifies).await?;
         if due.is_some_and(|due| due <= now) {

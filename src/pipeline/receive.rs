@@ -13,6 +13,7 @@ use super::record::{Intake, Recorded, bad_message};
 use crate::{
     broker::{self, BrokerError, ConsumerSession, Delivery},
     config::BrokerConfig,
+    crash,
     domain::{
         action::Switch,
         message::{Refusal, RefusalCode, parse_job},
@@ -78,6 +79,16 @@ impl From<BrokerError> for SessionEnd {
     }
 }
 
+/// What a session has to do next.
+enum Turn {
+    /// A delivery has come.
+    Came(Delivery),
+    /// Something is committed for the first of those before.
+    Done(Result<u64, WriterGone>),
+    /// It is time to look whether the session still works.
+    Look,
+}
+
 /// A delivery on its way through the writer; true once something is committed for it.
 type Pending = std::pin::Pin<Box<dyn Future<Output = Result<u64, WriterGone>> + Send>>;
 
@@ -141,7 +152,9 @@ impl Receiver {
 
     /// Waits, and declares a queue that is gone if the daemon is the one to declare it.
     async fn recover(&self, error: &BrokerError, delay: Duration) {
+        let resting = self.health.receiver_pulse.rest();
         tokio::time::sleep(delay).await;
+        drop(resting);
         if !matches!(error, BrokerError::Missing { .. }) || !self.config.declare {
             return;
         }
@@ -189,17 +202,22 @@ impl Receiver {
         let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // The watchdog's tick is never far.
-            self.health.receiver_pulse.beat();
-            tokio::select! {
+            // Nothing may come for any time; whether it would, the watchdog looks.
+            let resting = self.health.receiver_pulse.rest();
+            let turn = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = &mut switched_off => return Err(SessionEnd::SwitchedOff),
-                delivery = session.next() => {
-                    let delivery = delivery?;
+                delivery = session.next() => Turn::Came(delivery?),
+                Some(done) = pending.next() => Turn::Done(done),
+                _ = watchdog.tick() => Turn::Look,
+            };
+            drop(resting);
+            match turn {
+                Turn::Came(delivery) => {
                     course.has_taken = true;
                     pending.push_back(self.take(delivery).await);
                 }
-                Some(done) = pending.next() => {
+                Turn::Done(done) => {
                     let tag = last_done(done, pending)?;
                     if course.committed_once {
                         session.acknowledge_up_to(tag).await?;
@@ -208,7 +226,7 @@ impl Receiver {
                         self.widen(session, tag).await?;
                     }
                 }
-                _ = watchdog.tick() => {
+                Turn::Look => {
                     session.check().await?;
                     self.health.dropped_by_broker(session.count(&dropped).await?);
                 }
@@ -247,6 +265,7 @@ impl Receiver {
 
     /// Sends one delivery on its way. The answer is awaited elsewhere, so that others can follow.
     async fn take(&self, delivery: Delivery) -> Pending {
+        crash::stall("receiver").await;
         let Delivery { tag, body } = delivery;
         let queue = self.config.jobs_queue.clone();
         let (writer, metrics) = (self.writer.clone(), Arc::clone(&self.metrics));

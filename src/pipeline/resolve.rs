@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    crash,
     domain::{
         announcement::KnownBy,
         gate::{Permission, StopCause, Suspicion},
@@ -168,6 +169,8 @@ impl Resolver {
     /// [`StoreError`] when the book cannot be read.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         loop {
+            self.wake.resolve.pulse.beat();
+            crash::stall("resolver").await;
             let targets = self.readers.due_reads(self.clock.now(), READS_MAX).await?;
             if targets.is_empty() {
                 let mut due = self.readers.next_read_due().await?;

@@ -84,6 +84,7 @@ impl Sender {
         let PreparedAttempt { job, seq, terms, body } = attempt;
         tracing::debug!(record = %terms.record_id, attempt = %seq, "sending");
         crash::point("before_send");
+        crash::stall("sender").await;
         let answer = self.oes.put_update(terms.job_type, body).await;
         crash::point("after_answer");
         drop(permit);
@@ -181,6 +182,8 @@ impl Feeder {
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         let switches = self.writer.switches();
         loop {
+            self.wake.send.pulse.beat();
+            crash::stall("feeder").await;
             let is_on = switches.is_on(Switch::Signing) && switches.is_on(Switch::Sending);
             // The bell rings when they are on again.
             let due = if is_on { self.readers.next_attempt_due().await? } else { None };

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    crash,
     domain::{
         announcement::KnownBy,
         decimals::Scale,
@@ -338,6 +339,7 @@ impl Verifier {
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut not_before: Option<Instant> = None;
         loop {
+            self.wake.verify.pulse.beat();
             let jobs = self.due().await?;
             if jobs.is_empty() {
                 let due = self.readers.next_verification_due(self.is_required).await?;
@@ -356,6 +358,7 @@ impl Verifier {
                 }
                 continue;
             }
+            crash::stall("verifier").await;
             let begun = Instant::now();
             not_before = begun.checked_add(gathers_for(jobs.len()));
             let results = tokio::select! {
