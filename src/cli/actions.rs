@@ -79,14 +79,18 @@ pub(super) async fn run(config: &Config, arguments: ActionsArgs) -> anyhow::Resu
         table.add_row([
             line.seq.to_string(),
             line.at_ms.to_string(),
-            line.who.clone(),
+            output::printable(&line.who),
             what(line),
             subject(line),
-            line.reason.clone(),
+            output::printable(&line.reason),
         ]);
     }
     output::line(table)?;
-    output::line(format_args!("{} actions", lines.len()))
+    output::note(format_args!("{} actions", lines.len()))?;
+    match lines.last().filter(|_| u32::try_from(lines.len()) == Ok(arguments.limit)) {
+        Some(last) => output::note(format_args!("more: --before {}", last.seq)),
+        None => Ok(()),
+    }
 }
 
 fn what(line: &ActionLine) -> String {

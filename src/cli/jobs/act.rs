@@ -38,10 +38,8 @@ pub(in crate::cli) struct ActArgs {
     /// and nothing is done without --yes.
     #[arg(value_name = "ID")]
     ids: Vec<RecordId>,
-    #[command(flatten)]
-    which: FilterArgs,
     /// Only jobs whose state has this reason, e.g. `refused_by_oes`.
-    #[arg(long, value_parser = JobFilter::parse_reason, help_heading = "Which jobs")]
+    #[arg(long, value_name = "REASON", value_parser = JobFilter::parse_reason, help_heading = "Which jobs")]
     state_reason: Option<String>,
     /// Why this is done; kept in the journal with your name. A preview needs none.
     #[arg(long, value_name = "WHY")]
@@ -55,6 +53,9 @@ pub(in crate::cli) struct ActArgs {
     /// The preview as JSON.
     #[arg(long, conflicts_with_all = ["ids", "yes"])]
     json: bool,
+    // Last, because its heading in the help is for all that comes after it.
+    #[command(flatten)]
+    which: FilterArgs,
 }
 
 pub(super) async fn run(
