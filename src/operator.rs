@@ -17,6 +17,7 @@ use crate::{
         ids::RecordId,
         job::{Job, JobTerms},
         ledger::Phase,
+        reply::Verdict,
         state::State,
         time::TimestampMs,
     },
@@ -69,6 +70,9 @@ pub struct JobView {
     #[schema(no_recursion)]
     pub refused_before: Vec<JobView>,
 }
+
+/// So much of an answer of OES is shown in the timeline; the whole start that was kept is in its detail.
+const ANSWER_CHARS_MAX: usize = 200;
 
 /// Most refused jobs that are shown with the one that has the record's id.
 const REFUSED_SHOWN_MAX: i64 = 20;
@@ -206,7 +210,15 @@ fn attempt_happenings(attempt: &AttemptLine) -> Vec<Happening> {
     if let (Some(result), Some(at_ms)) = (&attempt.result, attempt.finished_at_ms) {
         let status =
             attempt.http_status.map_or_else(String::new, |status| format!(" (status {status})"));
-        let detail = attempt.detail.as_ref().map_or_else(String::new, |text| format!(": {text}"));
+        // What OES says to an update that it does not accept is the first thing to read.
+        let is_taken = [Verdict::Accepted, Verdict::ApprovalPending]
+            .iter()
+            .any(|verdict| verdict.as_str() == result);
+        let answer = attempt.response.as_ref().filter(|_| !is_taken);
+        let said = attempt.detail.as_ref().or(answer);
+        let detail = said.map_or_else(String::new, |text| {
+            format!(": {}", text.chars().take(ANSWER_CHARS_MAX).collect::<String>())
+        });
         happenings.push(Happening {
             at_ms,
             after_ms: 0,

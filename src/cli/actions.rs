@@ -44,6 +44,7 @@ enum KindArgument {
     ConfirmEnd,
     Requeue,
     Switch,
+    AcceptSnapshot,
 }
 
 impl From<KindArgument> for ActionKind {
@@ -56,6 +57,7 @@ impl From<KindArgument> for ActionKind {
             KindArgument::ConfirmEnd => Self::ConfirmEnd,
             KindArgument::Requeue => Self::Requeue,
             KindArgument::Switch => Self::Switch,
+            KindArgument::AcceptSnapshot => Self::AcceptSnapshot,
         }
     }
 }
@@ -77,14 +79,18 @@ pub(super) async fn run(config: &Config, arguments: ActionsArgs) -> anyhow::Resu
         table.add_row([
             line.seq.to_string(),
             line.at_ms.to_string(),
-            line.who.clone(),
+            output::printable(&line.who),
             what(line),
             subject(line),
-            line.reason.clone(),
+            output::printable(&line.reason),
         ]);
     }
     output::line(table)?;
-    output::line(format_args!("{} actions", lines.len()))
+    output::note(format_args!("{} actions", lines.len()))?;
+    match lines.last().filter(|_| u32::try_from(lines.len()) == Ok(arguments.limit)) {
+        Some(last) => output::note(format_args!("more: --before {}", last.seq)),
+        None => Ok(()),
+    }
 }
 
 fn what(line: &ActionLine) -> String {
@@ -103,6 +109,8 @@ fn subject(line: &ActionLine) -> String {
         (Some(record), ..) => record.to_string(),
         (None, Some(message), _) => format!("message {message}"),
         (None, None, Some(switch)) => switch.to_string(),
-        (None, None, None) => String::new(),
+        (None, None, None) => {
+            line.connection_id.map_or_else(String::new, |id| format!("connection {id}"))
+        }
     }
 }

@@ -26,7 +26,7 @@ pub(super) enum JobsCommand {
     /// List jobs, the newest first.
     ///
     /// A list is read along an index, so it is as quick among millions. Where no index leads to what is
-    /// asked for, so many jobs are looked at, and the list says so and where it goes on.
+    /// asked for, a limited number of jobs is looked at, and the list says so and where it goes on.
     List(ListArgs),
     /// Show jobs as they change: drawn again and again on a terminal, else a line for each change.
     Watch(WatchArgs),

@@ -99,7 +99,7 @@ async fn list(config: &Config, filter: &QuarantineFilter, json: bool) -> anyhow:
         table.add_row([
             line.seq.to_string(),
             line.code.clone(),
-            line.detail.clone(),
+            output::printable(&line.detail),
             line.queue.clone(),
             line.times_seen.to_string(),
             format!("{} ago", output::duration(now.since(line.last_seen_ms))),
@@ -109,7 +109,11 @@ async fn list(config: &Config, filter: &QuarantineFilter, json: bool) -> anyhow:
         ]);
     }
     output::line(table)?;
-    output::line(format_args!("{} messages", lines.len()))
+    output::note(format_args!("{} messages", lines.len()))?;
+    match lines.last().filter(|_| u32::try_from(lines.len()) == Ok(filter.limit)) {
+        Some(last) => output::note(format_args!("more: --before {}", last.seq)),
+        None => Ok(()),
+    }
 }
 
 fn show(found: &QuarantinedBytes, json: bool) -> anyhow::Result<()> {
@@ -126,7 +130,7 @@ fn show(found: &QuarantinedBytes, json: bool) -> anyhow::Result<()> {
     };
     for (name, value) in [
         ("fault", line.code.clone()),
-        ("what is wrong", line.detail.clone()),
+        ("what is wrong", output::printable(&line.detail)),
         ("record", line.record_id.map_or_else(|| "–".to_owned(), |id| id.to_string())),
         ("queue", line.queue.clone()),
         ("deliveries", line.times_seen.to_string()),

@@ -2,7 +2,10 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{output, target::Target};
+use super::{
+    output::{self, Tint},
+    target::Target,
+};
 use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
@@ -90,11 +93,16 @@ async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
     let mut table = output::table(["switch", "", "since", "by", "reason"]);
     for line in switches {
         table.add_row([
-            line.switch.to_string(),
-            if line.on { "on" } else { "OFF" }.to_owned(),
-            line.since_ms.map_or_else(String::new, |at| output::duration(now.since(at))),
-            line.who.unwrap_or_default(),
-            line.reason.unwrap_or_default(),
+            output::cell(line.switch),
+            output::tinted(
+                if line.on { "on" } else { "OFF" }.to_owned(),
+                if line.on { Tint::Plain } else { Tint::Bad },
+            ),
+            output::cell(
+                line.since_ms.map_or_else(String::new, |at| output::duration(now.since(at))),
+            ),
+            output::cell(output::printable(&line.who.unwrap_or_default())),
+            output::cell(output::printable(&line.reason.unwrap_or_default())),
         ]);
     }
     output::line(table)

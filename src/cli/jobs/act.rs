@@ -38,10 +38,8 @@ pub(in crate::cli) struct ActArgs {
     /// and nothing is done without --yes.
     #[arg(value_name = "ID")]
     ids: Vec<RecordId>,
-    #[command(flatten)]
-    which: FilterArgs,
     /// Only jobs whose state has this reason, e.g. `refused_by_oes`.
-    #[arg(long, value_parser = JobFilter::parse_reason, help_heading = "Which jobs")]
+    #[arg(long, value_name = "REASON", value_parser = JobFilter::parse_reason, help_heading = "Which jobs")]
     state_reason: Option<String>,
     /// Why this is done; kept in the journal with your name. A preview needs none.
     #[arg(long, value_name = "WHY")]
@@ -55,6 +53,9 @@ pub(in crate::cli) struct ActArgs {
     /// The preview as JSON.
     #[arg(long, conflicts_with_all = ["ids", "yes"])]
     json: bool,
+    // Last, because its heading in the help is for all that comes after it.
+    #[command(flatten)]
+    which: FilterArgs,
 }
 
 pub(super) async fn run(
@@ -241,6 +242,7 @@ fn approval_text(approval: Approval) -> String {
         Approval::NotWaiting { state, decided: None } => {
             format!("is {state} and does not wait for approval: left alone")
         }
+        Approval::BookIsBehind(why) => format!("is left alone, because {why}"),
         Approval::Waits => "waits for something else first: left alone".to_owned(),
         Approval::DecisionsAreOff => {
             "is left alone: nothing is decided at present; `settled status` and `settled doctor` say why"

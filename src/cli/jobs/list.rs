@@ -7,7 +7,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, Table};
 use serde_json::json;
 
 use super::filter::FilterArgs;
@@ -28,11 +28,11 @@ const LIST_DEFAULT: u32 = 50;
 const LIST_MAX: i64 = 100_000;
 /// Most pages that are looked at for one list; each looks at so many jobs only.
 const PAGES_MAX: usize = 250;
+/// Which column of the table the state is, from zero.
+const STATE_COLUMN: usize = 3;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ListArgs {
-    #[command(flatten)]
-    which: FilterArgs,
     /// Only jobs whose state has this reason, or that were released for it, e.g. `refused_by_oes` or
     /// `insufficient_available`.
     #[arg(long, visible_alias = "state-reason", value_parser = JobFilter::parse_reason, help_heading = "Which jobs")]
@@ -60,6 +60,9 @@ pub(in crate::cli) struct ListArgs {
     /// As CSV with a heading.
     #[arg(long)]
     csv: bool,
+    // Last, because its heading in the help is for all that comes after it.
+    #[command(flatten)]
+    which: FilterArgs,
 }
 
 /// What was found of a list.
@@ -193,6 +196,10 @@ pub(in crate::cli) fn table(jobs: &[JobLine], sort: Sort, now: TimestampMs) -> T
         Sort::Next => Some("next step"),
     });
     let mut table = output::wide_table(&headings);
+    // The words that are looked for stay whole.
+    if let Some(state) = table.column_mut(STATE_COLUMN).filter(|_| !is_narrow) {
+        state.set_constraint(ColumnConstraint::ContentWidth);
+    }
     for job in jobs {
         let mut row = vec![
             output::cell(job.record_id),

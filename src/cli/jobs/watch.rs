@@ -38,8 +38,6 @@ const ROWS_AROUND: u16 = 6;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WatchArgs {
-    #[command(flatten)]
-    which: FilterArgs,
     /// Only jobs whose state has this reason, or that were released for it.
     #[arg(long, value_parser = JobFilter::parse_reason, help_heading = "Which jobs")]
     reason: Option<String>,
@@ -49,6 +47,9 @@ pub(in crate::cli) struct WatchArgs {
     /// One JSON object a line, also on a terminal.
     #[arg(long)]
     json: bool,
+    // Last, because its heading in the help is for all that comes after it.
+    #[command(flatten)]
+    which: FilterArgs,
 }
 
 pub(super) async fn run(config: &Config, arguments: WatchArgs) -> anyhow::Result<()> {
