@@ -123,7 +123,7 @@ impl Act<'_> {
     }
 
     /// Decides what waited, in the order of arrival.
-    fn decide_due(&mut self, limit: usize) -> Result<Vec<Permitted>, WorkError> {
+    fn decide_due(&mut self, limit: usize) -> Result<Vec<Drafted>, WorkError> {
         let due: Vec<JobSeq> = self.work.due_decisions().iter().take(limit).copied().collect();
         let mut sends = Vec::new();
         for seq in due {
