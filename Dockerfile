@@ -8,6 +8,9 @@ RUN mkdir -p src tests && echo 'fn main() {}' > src/main.rs && touch src/lib.rs 
     && cargo build --release --locked && rm -r src tests
 COPY .sqlx .sqlx
 COPY migrations migrations
+COPY templates templates
+# The page shows it.
+COPY docs/RUNBOOK.md docs/RUNBOOK.md
 COPY src src
 COPY tests/main.rs tests/main.rs
 # The query data in .sqlx stands in for a database.

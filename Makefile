@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 SEEDS ?= 1000000
 ARGS ?=
+# What the tests look at the operator page with, and letters for it to write.
+BROWSER = chromium:/usr/bin/chromium chromium-driver:/usr/bin/chromedriver \
+          fonts-dejavu-core:/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 .PHONY: help demo test bench soak check-tools lint queries check-queries check-alerts deny
 
 help: ## Show what there is
@@ -12,6 +15,7 @@ demo: check-tools ## A private broker, an OES stand-in, the daemon, and clients 
 
 test: check-tools lint check-queries check-alerts ## Formatting, lints, committed queries, alert rules, and every test on real parts
 	@scripts/rabbitmq.sh install
+	@scripts/install.sh $(BROWSER)
 	@echo "building and running the tests"
 	SQLX_OFFLINE=true scripts/with-rabbitmq.sh cargo test --locked
 

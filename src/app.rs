@@ -40,7 +40,12 @@ use crate::{
         lock::{BookLock, socket_path},
         open_readers, open_writer,
     },
-    web::{Web, api::Api, auth::Tokens},
+    web::{
+        Web,
+        api::Api,
+        auth::Tokens,
+        page::{Page, samples::Samples},
+    },
     writer::{Signing, Writer, WriterHandle, WriterParts},
 };
 
@@ -266,7 +271,8 @@ impl App {
         };
         let served = tokens.clone().map(|tokens| (api.clone(), tokens));
         let alert_checks = checks.clone();
-        let web = Web { checks, metrics: Arc::clone(&material.metrics), api: served };
+        let page = served.clone().and_then(|(api, tokens)| self.spawn_page(material, api, tokens));
+        let web = Web { checks, metrics: Arc::clone(&material.metrics), api: served, page };
         let stop = self.stop_last.clone();
         self.spawn("web", Stage::Serving, async move { Ok(web.serve(http, stop).await?) });
 
@@ -290,6 +296,23 @@ impl App {
             Ok(control::serve(api, tokens, listener, stop).await?)
         });
         Ok(())
+    }
+
+    /// The operator page, with what looks at the backlog for its charts; nothing where it is not wanted.
+    fn spawn_page(&mut self, material: &Material, api: Api, tokens: Arc<Tokens>) -> Option<Page> {
+        let config = &material.config.http;
+        if !config.page {
+            return None;
+        }
+        let samples = Arc::<Samples>::default();
+        let page = Page::new(api, tokens, Arc::clone(&samples), config.behind_tls);
+        let (readers, clock) = (material.readers.clone(), Arc::clone(&material.clock));
+        let stop = self.stop.clone();
+        self.spawn("charts", Stage::Intake, async move {
+            samples.run(&readers, clock.as_ref(), stop).await;
+            Ok(())
+        });
+        Some(page)
     }
 
     /// What looks at the daemon, and tells people.

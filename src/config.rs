@@ -269,8 +269,12 @@ pub struct OperatorConfig {
 pub struct HttpConfig {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Who may use the API, with a hash of each one's token; without it there is no API.
+    /// Who may use the API and the page, with a hash of each one's token; without it there is neither.
     pub tokens_file: Option<PathBuf>,
+    /// Whether there is a page for operators.
+    pub page: bool,
+    /// Whether browsers come over TLS, through a proxy: what they keep is then never sent in the clear.
+    pub behind_tls: bool,
 }
 
 /// What counts as stuck.

@@ -1,13 +1,16 @@
 //! The HTTP listener, on loopback unless configured otherwise: health and metrics for everybody, and the API
-//! ([`api`]) for those who have a token ([`auth`]).
+//! ([`api`]) and the operator page ([`page`]) for those who have a token ([`auth`]).
 //!
-//! Without `http.tokens_file` there is no API here; it is on the control socket ([`crate::control`]) anyway.
-//! No answer allows another site to read it, and no cookie is looked at, so that no page of another site can
-//! act with somebody's rights.
+//! Without `http.tokens_file` there is neither; the API is on the control socket ([`crate::control`]) anyway.
+//! No answer allows another site to read it. The API looks at no cookie, so that no page of another site can
+//! act through it with somebody's rights. The operator page does keep a session in a cookie; there, what
+//! changes anything must come from a page of the same origin and carry a word that only a form of the same
+//! session has ([`page`]).
 
 pub mod api;
 pub mod auth;
 mod limits;
+pub mod page;
 pub mod problem;
 mod schema;
 pub(crate) mod serve;
@@ -28,6 +31,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use self::{
     api::Api,
     auth::{Door, Tokens},
+    page::Page,
 };
 use crate::{health::Checks, metrics::Metrics};
 
@@ -49,12 +53,14 @@ pub struct Web {
     pub metrics: Arc<Metrics>,
     /// The API, and who may use it; nothing where nobody may.
     pub api: Option<(Api, Arc<Tokens>)>,
+    /// The operator page, where there is one.
+    pub page: Option<Page>,
 }
 
 impl Web {
     /// The routes.
     pub fn router(mut self) -> Router {
-        let api = self.api.take();
+        let (api, page) = (self.api.take(), self.page.take());
         let router = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
@@ -64,6 +70,7 @@ impl Web {
         let Some((api, tokens)) = api else { return router };
         router
             .merge(api.router(&Door::Listener(tokens)))
+            .merge(page.map_or_else(Router::new, Page::router))
             .fallback(api::no_route)
             .method_not_allowed_fallback(api::no_method)
     }

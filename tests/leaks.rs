@@ -10,6 +10,7 @@ use settled::{
     domain::job::JobType,
     sandbox::{Effect, Fault, On, Times, When},
 };
+use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncReadExt as _, process::Child, task::JoinHandle};
 
 use crate::support::{
@@ -24,15 +25,17 @@ const BROKER_PASSWORD: &str = "canary-broker-password-5b1d";
 const WEBHOOK_SECRET: &str = "canary-webhook-secret-of-some-length";
 const HOOK_PATH: &str = "canary-path-of-a-webhook";
 const BEAT_PATH: &str = "canary-path-of-a-heartbeat";
+const OPERATOR_TOKEN: &str = "settled_canary-token-of-an-operator";
 
 /// Everything that may be nowhere.
-const SECRETS: [(&str, &str); 6] = [
+const SECRETS: [(&str, &str); 7] = [
     ("the signing key", KEY_HEX),
     ("the access token", TOKEN),
     ("the broker's password", BROKER_PASSWORD),
     ("the webhook's secret", WEBHOOK_SECRET),
     ("the webhook's path", HOOK_PATH),
     ("the heartbeat's path", BEAT_PATH),
+    ("an operator's token", OPERATOR_TOKEN),
 ];
 
 /// The forms in which a secret could show: as it is, in hexadecimal, in base64, as bytes in a list.
@@ -55,12 +58,16 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
 
 fn search(place: &str, bytes: &[u8]) {
     for (name, secret) in SECRETS {
-        for form in forms(secret) {
-            let at = bytes.windows(form.len()).position(|window| window == form);
-            if let Some(at) = at {
-                let around = &bytes[at.saturating_sub(200)..at];
-                panic!("{name} is in {place}, after {}", String::from_utf8_lossy(around));
-            }
+        search_for(name, secret, place, bytes);
+    }
+}
+
+fn search_for(name: &str, secret: &str, place: &str, bytes: &[u8]) {
+    for form in forms(secret) {
+        let at = bytes.windows(form.len()).position(|window| window == form);
+        if let Some(at) = at {
+            let around = &bytes[at.saturating_sub(200)..at];
+            panic!("{name} is in {place}, after {}", String::from_utf8_lossy(around));
         }
     }
 }
@@ -70,6 +77,9 @@ async fn world_with_canaries(broker: &str, receiver: &Receiver, format: &str) ->
     let mut world = World::on(broker, &[]).await;
     let secret = world.path("webhook-secret");
     write_secret(&secret, WEBHOOK_SECRET);
+    let tokens = world.path("tokens");
+    let line = format!("alice:operator:{}", hex::encode(Sha256::digest(OPERATOR_TOKEN)));
+    write_secret(&tokens, &line);
     let with_password = broker.replace("guest:guest", &format!("canary:{BROKER_PASSWORD}"));
     for (key, value) in [
         // Also what may never be logged: it would show the password.
@@ -79,6 +89,7 @@ async fn world_with_canaries(broker: &str, receiver: &Receiver, format: &str) ->
         ("store.mark_path", world.path("mark").to_str().unwrap()),
         ("archive.path", world.path("archive.db").to_str().unwrap()),
         ("archive.after_days", "0"),
+        ("http.tokens_file", tokens.to_str().unwrap()),
         ("alerts.every_s", "1"),
         ("alerts.hold_s", "0"),
         ("alerts.calm_s", "0"),
@@ -161,6 +172,63 @@ async fn search_answers(world: &World, record: &str) {
     }
 }
 
+/// What the page shows, and says to the browser, whether somebody is let in or not. Answers the words that open
+/// and bind the session, which may be nowhere else.
+async fn search_page(world: &World, record: &str) -> [String; 2] {
+    let browser = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    let browser = browser.redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let sign_in = async |token: &str| {
+        let form = browser.post(address(world, "/page/sign-in")).body(format!("token={token}"));
+        form.send().await.unwrap()
+    };
+    let wrong = sign_in(&format!("{OPERATOR_TOKEN}x")).await;
+    assert_eq!(wrong.status(), 401);
+    search("a sign-in that fails", wrong.text().await.unwrap().as_bytes());
+    let right = sign_in(OPERATOR_TOKEN).await;
+    assert_eq!(right.status(), 303);
+    search("the headers of a sign-in", format!("{:?}", right.headers()).as_bytes());
+    let cookie = right.headers()["set-cookie"].to_str().unwrap();
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let opens = cookie.strip_prefix("settled=").unwrap().to_owned();
+    let get = async |path: &str| {
+        let page =
+            browser.get(address(world, path)).header("cookie", &cookie).send().await.unwrap();
+        assert_eq!(page.status(), 200, "{path}");
+        search(path, format!("{:?}", page.headers()).as_bytes());
+        let text = page.text().await.unwrap();
+        search(path, text.as_bytes());
+        search_for("the session's word", &opens, path, text.as_bytes());
+        text
+    };
+    let (job, evidence) = (format!("/page/jobs/{record}"), format!("/page/jobs/{record}/evidence"));
+    for path in [
+        "/page",
+        "/page/jobs",
+        &job,
+        &evidence,
+        "/page/quarantine",
+        "/page/quarantine/1",
+        "/page/book",
+        "/page/book?history=on",
+        "/page/reconcile",
+        "/page/actions",
+        "/page/runbook",
+    ] {
+        get(path).await;
+    }
+    let switches = get("/page/switches").await;
+    let (_, csrf) = switches.split_once("name=\"csrf\" value=\"").unwrap();
+    let csrf = csrf.split('"').next().unwrap().to_owned();
+    for to in ["off", "on"] {
+        let form = browser.post(address(world, "/page/switches/signing")).header("cookie", &cookie);
+        let body = format!("csrf={csrf}&reason=a+drill&to={to}");
+        let answer = form.body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 303);
+    }
+    assert!(get("/page/actions").await.contains("a drill"));
+    [opens, csrf]
+}
+
 /// Everything that the daemon and the commands have written, the files of secrets and the configuration,
 /// in which the URLs stand, left out.
 fn search_files(folder: &Path) {
@@ -203,6 +271,7 @@ async fn run_through_faults(world: &World, receiver: &Receiver) -> Vec<u8> {
     receiver.wait_for_notice("SettledQuarantine", "firing").await;
     search_process(&child);
     search_answers(world, &record.id.to_string()).await;
+    let session = search_page(world, &record.id.to_string()).await;
     // Once its outcome is published.
     eventually("the archive to be there", || async {
         world.must_run(&["archive"]).await;
@@ -216,7 +285,15 @@ async fn run_through_faults(world: &World, receiver: &Receiver) -> Vec<u8> {
     let mut child = child;
     let ended = tokio::time::timeout(Duration::from_secs(60), child.wait()).await;
     assert!(ended.expect("it ends").unwrap().success());
-    log.await.unwrap()
+    let log = log.await.unwrap();
+    for word in &session {
+        search_for("a word of a session", word, "the log", &log);
+        for file in ["book.db", "book.db-wal"] {
+            let bytes = std::fs::read(world.path(file)).unwrap_or_default();
+            search_for("a word of a session", word, file, &bytes);
+        }
+    }
+    log
 }
 
 /// What a command says, if need be until it is ended.

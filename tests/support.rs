@@ -3,6 +3,7 @@
 
 pub(crate) mod api;
 pub(crate) mod broker;
+pub(crate) mod browser;
 pub(crate) mod daemon;
 pub(crate) mod node;
 pub(crate) mod power;

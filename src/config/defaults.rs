@@ -89,7 +89,12 @@ impl Default for ArchiveConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_464)), tokens_file: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9_464)),
+            tokens_file: None,
+            page: true,
+            behind_tls: false,
+        }
     }
 }
 

@@ -43,6 +43,7 @@ pub use bodies::{Because, BookFacts, BulkAction, BulkRequest, End, SwitchSetting
 pub use book::BookAnswer;
 pub use bulk::{ActedLine, RECORDS_MAX};
 pub use compare::{ReconcileOrder, SyncOrder};
+pub(super) use jobs::JobQuery;
 
 /// What the API answers from.
 #[derive(Clone)]
@@ -133,7 +134,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
 
 impl Api {
     /// What one job's history is read from: its archive is opened for those that are in one.
-    async fn history_of(&self, record: RecordId) -> Result<Readers, StoreError> {
+    pub(super) async fn history_of(&self, record: RecordId) -> Result<Readers, StoreError> {
         if self.checks.readers.is_archived(record).await? {
             open_history(&self.book).await
         } else {

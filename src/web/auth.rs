@@ -76,6 +76,23 @@ impl fmt::Display for Role {
     }
 }
 
+/// The SHA-256 of a token: what the file has, and what a session of the page stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// The hash of a token.
+    pub(super) fn of(token: &str) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash")
+    }
+}
+
 /// Somebody who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
@@ -260,10 +277,11 @@ impl Tokens {
     /// Whose token this is.
     #[must_use]
     pub fn principal(&self, token: &str) -> Option<Principal> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        let hash: [u8; 32] = Sha256::digest(token).into();
+        (token.len() <= TOKEN_BYTES_MAX).then(|| self.principal_of(TokenHash::of(token))).flatten()
+    }
+
+    /// Whose token has this hash.
+    pub(super) fn principal_of(&self, TokenHash(hash): TokenHash) -> Option<Principal> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.look_again(&mut known);
         let mut found = None;

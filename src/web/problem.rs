@@ -38,6 +38,11 @@ impl Problem {
         }
     }
 
+    /// The status.
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// What is wrong, and what to do.
     #[must_use]
     pub fn detail(&self) -> &str {
@@ -55,8 +60,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, [(header::CONTENT_TYPE, PROBLEM_TYPE)], Json(self)).into_response()
+        (self.status(), [(header::CONTENT_TYPE, PROBLEM_TYPE)], Json(self)).into_response()
     }
 }
 

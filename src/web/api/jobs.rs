@@ -44,60 +44,60 @@ const TEXT_BYTES_MAX: usize = 256;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct JobQuery {
+pub(in crate::web) struct JobQuery {
     /// States by name, separated by commas; `open` stands for all that are not final.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) state: Option<String>,
+    pub(in crate::web) state: Option<String>,
     /// The reason of the state, or of the release.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reason: Option<String>,
+    pub(in crate::web) reason: Option<String>,
     /// `allocation` or `deallocation`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub(super) job_type: Option<String>,
+    pub(in crate::web) job_type: Option<String>,
     /// A connection.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) connection: Option<String>,
+    pub(in crate::web) connection: Option<String>,
     /// A client.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) client: Option<String>,
+    pub(in crate::web) client: Option<String>,
     /// A currency.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) currency: Option<String>,
+    pub(in crate::web) currency: Option<String>,
     /// Taken in at this time or later; milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) received_since: Option<i64>,
+    pub(in crate::web) received_since: Option<i64>,
     /// Taken in at this time or before; milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) received_until: Option<i64>,
+    pub(in crate::web) received_until: Option<i64>,
     /// Taken in at least this long ago, e.g. `90s`, `15m`, `2h`, `3d`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) older_than: Option<String>,
+    pub(in crate::web) older_than: Option<String>,
     /// Taken in at most this long ago, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) younger_than: Option<String>,
+    pub(in crate::web) younger_than: Option<String>,
     /// What was decided: `cleared` or `released`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) outcome: Option<String>,
+    pub(in crate::web) outcome: Option<String>,
     /// The beginning of an id: the record's, the client's or the connection's, the exchange's for the
     /// record, or its name for a client or connection of the book.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) text: Option<String>,
+    pub(in crate::web) text: Option<String>,
     /// `newest`, `oldest`, `updated` last, `longest` in their state (open jobs only), or by their `next` step
     /// (open jobs that have one only).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) sort: Option<String>,
+    pub(in crate::web) sort: Option<String>,
     /// Where to go on: `next` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) after: Option<String>,
+    pub(in crate::web) after: Option<String>,
     /// Where to end: `previous` of the page behind.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) before: Option<String>,
+    pub(in crate::web) before: Option<String>,
     /// Most jobs on the page, 1 to 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) limit: Option<u32>,
+    pub(in crate::web) limit: Option<u32>,
     /// Whether to count all that match, as far as that is quickly done.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) count: Option<bool>,
+    pub(in crate::web) count: Option<bool>,
 }
 
 /// One page of jobs, and how many there are of them.
@@ -121,7 +121,7 @@ where
 }
 
 impl JobQuery {
-    pub(super) fn filter(&self, now: TimestampMs) -> Result<JobFilter, Problem> {
+    pub(in crate::web) fn filter(&self, now: TimestampMs) -> Result<JobFilter, Problem> {
         let outcome: Option<String> = read("outcome", self.outcome.as_deref())?;
         let known = |word: &String| Outcome::ALL.into_iter().find(|known| known.as_str() == word);
         let outcome = match &outcome {
@@ -161,6 +161,17 @@ impl JobQuery {
             text: text.map(str::to_owned),
         })
     }
+
+    /// Which part of the list, with so many jobs on a page unless asked otherwise.
+    pub(in crate::web) fn wanted(&self, limit: u32) -> Result<PageWanted, Problem> {
+        let wanted = PageWanted::new(
+            read("sort", self.sort.as_deref())?,
+            read("after", self.after.as_deref())?,
+            read("before", self.before.as_deref())?,
+            self.limit.unwrap_or(limit),
+        );
+        wanted.map_err(|error| Problem::bad(error.to_string()))
+    }
 }
 
 /// Jobs, page by page. Between two pages a job that changes may move within a list that is sorted by time;
@@ -173,13 +184,7 @@ pub(super) async fn list(
     Asked(query): Asked<JobQuery>,
 ) -> Result<Json<JobList>, Problem> {
     let filter = query.filter(api.clock.now())?;
-    let wanted = PageWanted::new(
-        read("sort", query.sort.as_deref())?,
-        read("after", query.after.as_deref())?,
-        read("before", query.before.as_deref())?,
-        query.limit.unwrap_or(PAGE_DEFAULT),
-    );
-    let wanted = wanted.map_err(|error| Problem::bad(error.to_string()))?;
+    let wanted = query.wanted(PAGE_DEFAULT)?;
     let readers = &api.checks.readers;
     let count = match query.count {
         Some(true) => Some(readers.count_jobs(&filter).await?),
