@@ -68,7 +68,9 @@ async fn with_signing_off_nothing_is_decided_and_a_restart_does_not_forget_it() 
     let later = world.submit(JobType::Allocation, "6").await;
     world.wait_for_state(&later, "received").await;
     let before = batches(&daemon).await;
-    let status: Value = serde_json::from_str(&world.must_run(&["status", "--json"]).await).unwrap();
+    let (code, status, error) = world.run_code(&["status", "--json"]).await;
+    assert_eq!(code, Some(1), "what is switched off needs attention: {error}");
+    let status: Value = serde_json::from_str(&status).unwrap();
     let signing = &status["switches"][1];
     assert_eq!((&signing["switch"], &signing["on"]), (&json!("signing"), &json!(false)));
     assert_eq!(signing["reason"], "a drill");
