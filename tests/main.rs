@@ -18,6 +18,8 @@
 //! | what is on its way explains nothing (`domain::difference`) | `reconcile` |
 //! | balances are not compared (`compare::reconcile`) | `reconcile` |
 //! | the book does not note which row numbers went into an archive (`store::flush`) | 2 of `archive` |
+//! | a receiver that waits for deliveries counts as busy (`pipeline::receive`) | 2 of `supervised` |
+//! | the service manager is told by a task of the runtime (`app::watchdog`) | `supervised` hangs |
 //! | rows are removed without a comparison with what was copied (`store::archive`) | 1 of `archive` |
 #![allow(
     clippy::arithmetic_side_effects,

@@ -141,6 +141,8 @@ pub(super) struct Model {
     nonces: BTreeSet<String>,
     sent: BTreeSet<AttemptSeq>,
     acked: Vec<Message>,
+    /// Jobs that the last transaction ended: how, whether otherwise than decided, and what was short.
+    untold: BTreeMap<RecordId, (Outcome, bool, i64)>,
     leave: Leave,
 }
 
@@ -290,7 +292,8 @@ impl Model {
             && let (Some(decided), Some(actual)) = (decided, job.final_outcome)
         {
             known.ended = Some(actual);
-            self.money.ended(&known.terms, known.decided_on, decided, actual);
+            let short = self.money.ended(&known.terms, known.decided_on, decided, actual);
+            self.untold.insert(record, (actual, actual != decided, short));
         }
         if before != after {
             let entry = oes.records.get(&record);

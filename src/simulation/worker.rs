@@ -50,15 +50,17 @@ impl World {
     /// Ends a transaction. True if the process goes on to tell what it did.
     pub(super) fn end(
         &mut self,
-        work: Work,
+        mut work: Work,
         fate: Fate,
         touched: &[Touched],
     ) -> Result<bool, Violation> {
         if fate != Fate::CrashBefore {
+            let news = work.take_news();
             self.book
                 .commit(work)
                 .map_err(|reason| Violation::new("a step finds its rows", reason))?;
             self.model.observe(&self.book, &self.oes, touched, self.now)?;
+            self.model.told(&news)?;
         }
         if fate != Fate::Commits {
             self.crash()?;

@@ -249,16 +249,16 @@ impl Money {
         }
     }
 
-    /// An end takes the hold away, and moves what OES moved.
+    /// An end takes the hold away, and moves what OES moved. Answers what the client no longer had of it.
     pub(super) fn ended(
         &mut self,
         terms: &JobTerms,
         day: Option<Day>,
         decided: Outcome,
         actual: Outcome,
-    ) {
+    ) -> i64 {
         if (decided, actual) == (Outcome::Released, Outcome::Released) {
-            return;
+            return 0;
         }
         let quantity = units(terms.amount.quantity());
         if (decided, actual) == (Outcome::Cleared, Outcome::Released) {
@@ -287,7 +287,9 @@ impl Money {
             };
             holding.available += moved;
             holding.from_oes += moved;
+            return quantity - moved.abs();
         }
+        0
     }
 
     /// Whether the movements of the book add up to its balances.

@@ -7,6 +7,7 @@ use crate::{
     domain::{
         decision::{Decision, Outcome},
         ids::JobSeq,
+        news::News,
         state::State,
     },
     simulation::{
@@ -38,6 +39,29 @@ impl Model {
         messages.iter().try_for_each(|message| self.is_kept(book, message))?;
         self.acked.extend(messages);
         Ok(())
+    }
+
+    /// What a transaction has to tell people: every end, as it was, and nothing else.
+    pub(in crate::simulation) fn told(&mut self, news: &[News]) -> Result<(), Violation> {
+        let mut told = BTreeMap::new();
+        for item in news {
+            match item {
+                News::Final { record, outcome, overruled, .. } => {
+                    told.entry(*record).or_insert((None, 0)).0 = Some((*outcome, *overruled));
+                }
+                News::Shortfall { record, shortfall } => {
+                    let units: i64 = shortfall.to_string().parse().unwrap();
+                    told.entry(*record).or_insert((None, 0)).1 = units;
+                }
+                _ => {}
+            }
+        }
+        let due: BTreeMap<_, _> = (std::mem::take(&mut self.untold).into_iter())
+            .map(|(record, (outcome, overruled, short))| {
+                (record, (Some((outcome, overruled)), short))
+            })
+            .collect();
+        holds("every end is told as it was", told == due, || format!("{told:?} instead of {due:?}"))
     }
 
     /// The exchange hears an announcement.
