@@ -19,8 +19,8 @@ CREATE TABLE book_events (
     event_seq      INTEGER NOT NULL PRIMARY KEY,                 -- order of arrival
     event_id       TEXT    NOT NULL UNIQUE CHECK (event_id <> ''), -- the exchange's id
     kind           TEXT    NOT NULL CHECK (kind IN (
-                       'connection.upserted', 'currency.configured', 'connection.limited',
-                       'balance.adjusted')),                     -- its type
+                       'connection.upserted', 'connection.suspended', 'currency.configured',
+                       'connection.limited', 'balance.adjusted', 'balance.snapshot')), -- its type
     body           TEXT    NOT NULL CHECK (json_valid(body)),    -- the fact, compact JSON in one order
     body_sha256    BLOB    NOT NULL CHECK (length(body_sha256) = 32), -- tells a repetition from a contradiction
     source         TEXT    NOT NULL CHECK (source <> ''),        -- where it came from, e.g. import:FILE by WHOM
@@ -95,7 +95,7 @@ CREATE TABLE jobs (
         'refused_answer', 'not_found', 'unauthorized', 'forbidden', 'restarted', 'sent_on')),
     CHECK (state <> 'parked' OR state_reason IN (
         'identity_mismatch', 'decide_failed', 'predates_restore', 'needs_approval', 'not_shown',
-        'unreadable', 'ended_at_oes', 'step_failed', 'refused_by_oes', 'not_found_at_oes',
+        'unreadable', 'ended_at_oes', 'book_behind', 'step_failed', 'refused_by_oes', 'not_found_at_oes',
         'policy_rejected', 'forbidden', 'attempts_exhausted', 'too_old', 'approval_unclear')),
     CHECK (state <> 'conflict' OR state_reason IN ('other_outcome', 'wrong_echo', 'other_terms')),
     CHECK ((tried_since_ms IS NULL) = (attempts_made = 0)),
@@ -106,7 +106,7 @@ CREATE TABLE jobs (
     CHECK (state <> 'refused' OR next_step_at_ms IS NULL),
     CHECK ((outcome IS NULL) = (state IN ('received', 'refused') OR (state = 'parked'
         AND state_reason IN ('identity_mismatch', 'decide_failed', 'predates_restore', 'needs_approval',
-            'not_shown', 'unreadable', 'ended_at_oes'))))
+            'not_shown', 'unreadable', 'ended_at_oes', 'book_behind'))))
 ) STRICT;
 
 -- One job for a record, for ever; a job that was refused, because OES's record is another, gives its id up.

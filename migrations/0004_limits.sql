@@ -34,7 +34,7 @@ CREATE TABLE daily_cleared (
 
 -- How the settings came to be is shown without looking at every trade.
 CREATE INDEX book_events_settings ON book_events (event_seq)
-    WHERE kind IN ('connection.upserted', 'currency.configured', 'connection.limited');
+    WHERE kind IN ('connection.upserted', 'connection.suspended', 'currency.configured', 'connection.limited');
 
 CREATE TRIGGER currency_totals_kept BEFORE DELETE ON currency_totals
 BEGIN SELECT RAISE(ABORT, 'a total is never removed'); END;

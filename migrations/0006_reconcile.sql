@@ -42,4 +42,4 @@ BEGIN SELECT RAISE(ABORT, 'what was found is never changed'); END;
 
 -- The exchange's last word about a connection, among everything else that was fed.
 CREATE INDEX book_events_of_connection ON book_events (body ->> 'connectionId', event_seq)
-    WHERE kind = 'connection.upserted';
+    WHERE kind IN ('connection.upserted', 'connection.suspended');

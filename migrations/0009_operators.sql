@@ -6,12 +6,13 @@ CREATE TABLE actions (
     at_ms          INTEGER NOT NULL,                          -- when it was committed
     kind           TEXT    NOT NULL CHECK (kind IN (
                        'retry', 'approve', 'refuse', 'propose_end', 'confirm_end', 'requeue',
-                       'switch')),                            -- what was done
+                       'switch', 'accept_snapshot')),                            -- what was done
     who            TEXT    NOT NULL CHECK (who <> ''),        -- by whom
     reason         TEXT    NOT NULL CHECK (reason <> ''),     -- what they said about it
     job_seq        INTEGER REFERENCES jobs,                   -- the job that it was done to, or
     quarantine_seq INTEGER REFERENCES quarantine,             -- the quarantined message, or
     switch         TEXT    CHECK (switch IN ('intake', 'signing', 'sending')), -- the switch
+    connection_id  TEXT    CHECK (length(connection_id) = 36), -- the connection
     outcome        TEXT    CHECK (outcome IN ('cleared', 'released')), -- how OES is said to have ended the record
     expires_at_ms  INTEGER CHECK (expires_at_ms >= at_ms),    -- until when another operator may confirm it
     bulk_id        TEXT    CHECK (length(bulk_id) = 36),      -- what many actions of one request have in common
@@ -19,6 +20,7 @@ CREATE TABLE actions (
     CHECK ((kind IN ('retry', 'approve', 'refuse', 'propose_end', 'confirm_end')) = (job_seq IS NOT NULL)),
     CHECK ((kind = 'requeue') = (quarantine_seq IS NOT NULL)),
     CHECK ((kind = 'switch') = (switch IS NOT NULL)),
+    CHECK ((kind = 'accept_snapshot') = (connection_id IS NOT NULL)),
     CHECK ((kind IN ('propose_end', 'confirm_end')) = (outcome IS NOT NULL)),
     CHECK ((kind = 'propose_end') = (expires_at_ms IS NOT NULL))
 ) STRICT;

@@ -1,5 +1,6 @@
 //! The daemon: its parts put together, watched, and brought to an end in order.
 
+mod broker_side;
 mod key;
 pub(crate) mod watchdog;
 
@@ -13,22 +14,21 @@ use uuid::Uuid;
 
 use crate::{
     alerts::{Alerts, Channels, Origin},
-    broker,
     clock::Clock,
     compare::{self, Desk, ask::Asker},
-    config::{BrokerConfig, Config},
+    config::Config,
     control,
+    domain::lag::BookGate,
     health::{Checks, Health, Volumes},
     metrics::Metrics,
     oes::OesClient,
     operator::operations::Operations,
     pipeline::{
-        announce::Announcer,
         archive::Archiver,
+        book_gate::GateBoard,
         budget::Budget,
         decide,
         read::RecordReader,
-        receive::Receiver,
         resolve::Resolver,
         send::{Feeder, Permitted, Sender},
         verify::Verifier,
@@ -39,6 +39,7 @@ use crate::{
         Readers,
         lock::{BookLock, socket_path},
         open_readers, open_writer,
+        work::Counters,
     },
     web::{
         Web,
@@ -127,6 +128,15 @@ impl Material {
     }
 }
 
+/// The gate before decisions, as the book remembers it.
+fn gate_of(config: &Config, counters: &Counters) -> GateBoard {
+    if config.broker.book_queue.is_none() {
+        return GateBoard::without_feed();
+    }
+    let (open_time, heartbeat) = (counters.gate_open_time(), counters.heartbeat());
+    GateBoard::new(BookGate::before_feed(config.book.lag_max(), open_time, heartbeat))
+}
+
 /// Signed attempts on their way to the sender; absent when nothing may be signed.
 type Sending = Option<mpsc::UnboundedReceiver<Permitted>>;
 
@@ -148,6 +158,7 @@ impl App {
         let book = open_writer(&config.store.path, clock.now()).await?;
         let ledger = book.ledger_uuid;
         let (key, mark) = key::fit_to_sign(&config, &book, key)?;
+        let gate = gate_of(&config, &book.counters);
         let readers = open_readers(&config.store.path).await?;
         let budget = Budget::new(&config.oes, Arc::clone(&clock));
         let budget = Arc::new(budget.counted_by(Arc::clone(&metrics)));
@@ -160,6 +171,7 @@ impl App {
             mark,
             limits: config.retry.limits(),
             conditions: config.conditions(),
+            gate,
             close_within: Duration::from_secs(config.operator.confirm_within_s),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
@@ -176,6 +188,7 @@ impl App {
             budget: Arc::clone(&budget),
             signer_fault,
             switches: handle.switches(),
+            gate: handle.gate(),
             stuck_after: Duration::from_secs(config.health.stuck_after_s),
             wake: wake.clone(),
             verifies: config.decide.verify_with_oes,
@@ -333,51 +346,6 @@ impl App {
         Ok(())
     }
 
-    /// What takes jobs from the broker and gives outcomes to it.
-    fn spawn_broker_side(&mut self, material: &Material) {
-        let config = &material.config.broker;
-        let announcer = Announcer {
-            config: config.clone(),
-            readers: material.readers.clone(),
-            writer: material.writer.clone(),
-            wake: material.wake.clone(),
-            metrics: Arc::clone(&material.metrics),
-            health: Arc::clone(&material.health),
-            clock: Arc::clone(&material.clock),
-        };
-        let receiver = Receiver {
-            config: config.clone(),
-            writer: material.writer.clone(),
-            metrics: Arc::clone(&material.metrics),
-            health: Arc::clone(&material.health),
-        };
-        // Cancelled once the topology is as it must be.
-        let declared = CancellationToken::new();
-        let (stop, stop_last) = (self.stop.clone(), self.stop_last.clone());
-        self.spawn("topology", Stage::Intake, {
-            let (config, declared, stop) = (config.clone(), declared.clone(), stop.clone());
-            async move {
-                declare_topology(&config, &stop).await?;
-                declared.cancel();
-                // Its work is done; ending now would look like a failure.
-                stop.cancelled().await;
-                Ok(())
-            }
-        });
-        self.spawn("receiver", Stage::Intake, {
-            let declared = declared.clone();
-            async move {
-                first_of(&declared, &stop).await;
-                receiver.run(stop).await;
-                Ok(())
-            }
-        });
-        self.spawn("announcer", Stage::Serving, async move {
-            first_of(&declared, &stop_last).await;
-            Ok(announcer.run(stop_last).await?)
-        });
-    }
-
     /// What reads back and, if something may be signed, decides and sends.
     fn spawn_oes_side(&mut self, material: &Material, sending: Sending) {
         let Material { readers, writer, wake, metrics, oes, budget, clock, .. } = material;
@@ -494,39 +462,4 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on http.listen = {address}; is another daemon there?")
     })
-}
-
-/// Waits for either.
-async fn first_of(one: &CancellationToken, other: &CancellationToken) {
-    tokio::select! {
-        () = one.cancelled() => {}
-        () = other.cancelled() => {}
-    }
-}
-
-/// Declares the topology if that is configured, trying again while the broker is away.
-async fn declare_topology(config: &BrokerConfig, stop: &CancellationToken) -> anyhow::Result<()> {
-    let schedule = config.reconnect_schedule();
-    let mut failures: u32 = 0;
-    while config.declare && !stop.is_cancelled() {
-        let error = match broker::connect_and_declare(config).await {
-            Ok(lines) => {
-                tracing::info!(
-                    declared = lines.len(),
-                    "the broker's queues and exchanges are as needed"
-                );
-                return Ok(());
-            }
-            Err(error) if !error.is_lost() => return Err(error.into()),
-            Err(error) => error,
-        };
-        failures = failures.saturating_add(1);
-        let delay = schedule.delay(failures);
-        tracing::warn!(%error, ?delay, "the broker cannot be asked for its queues; it is asked again");
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(delay) => {}
-        }
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -16,8 +16,14 @@ pub const FILE_BYTES_MAX: u64 = 256 * 1_024 * 1_024;
 /// Most faults that are listed; more are only counted.
 const FAULTS_LISTED_MAX: usize = 20;
 
+/// What stands for standard input instead of a file's name.
+const STANDARD_INPUT: &str = "-";
+
 /// Columns whose cells are `true` or `false`.
 const BOOLEAN_COLUMNS: [&str; 2] = ["active", "enabled"];
+
+/// Columns whose cells are numbers.
+const NUMBER_COLUMNS: [&str; 2] = ["sequence", "sentAtMs"];
 
 /// Why a file is not a list of book events.
 #[derive(Debug, thiserror::Error)]
@@ -53,20 +59,26 @@ pub struct FileEvent {
     pub event: BookEvent,
 }
 
-/// Reads all events of a file; `.csv` is CSV, everything else JSON lines.
+/// Reads all events of a file, or of standard input if it is named `-`; `.csv` is CSV, everything else
+/// JSON lines.
 ///
 /// # Errors
 /// [`BookFileError`]; the whole file is read before anything is done with it.
 pub fn read(path: &Path) -> Result<Vec<FileEvent>, BookFileError> {
     let unreadable = |reason: String| BookFileError::Unreadable { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
-    let bytes = file.metadata().map_err(|error| unreadable(error.to_string()))?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(unreadable(format!("{bytes} bytes; at most {FILE_BYTES_MAX} are read")));
-    }
+    let source: Box<dyn io::Read> = if path.as_os_str() == STANDARD_INPUT {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
+        let bytes = file.metadata().map_err(|error| unreadable(error.to_string()))?.len();
+        if bytes > FILE_BYTES_MAX {
+            return Err(unreadable(format!("{bytes} bytes; at most {FILE_BYTES_MAX} are read")));
+        }
+        Box::new(file)
+    };
     // A pipe has no length to ask for, so what is read is counted as well.
     let mut content = Vec::new();
-    let mut limited = file.take(FILE_BYTES_MAX.saturating_add(1));
+    let mut limited = source.take(FILE_BYTES_MAX.saturating_add(1));
     limited.read_to_end(&mut content).map_err(|error| unreadable(error.to_string()))?;
     if u64::try_from(content.len()).is_ok_and(|length| length > FILE_BYTES_MAX) {
         return Err(unreadable(format!("at most {FILE_BYTES_MAX} bytes are read")));
@@ -101,7 +113,7 @@ pub fn read(path: &Path) -> Result<Vec<FileEvent>, BookFileError> {
     }
 }
 
-fn json_lines(reader: impl std::io::BufRead) -> std::io::Result<Vec<(u64, String)>> {
+fn json_lines(reader: impl io::BufRead) -> io::Result<Vec<(u64, String)>> {
     let mut lines = Vec::new();
     for (number, line) in (1_u64..).zip(reader.lines()) {
         let line = line?;
@@ -113,7 +125,7 @@ fn json_lines(reader: impl std::io::BufRead) -> std::io::Result<Vec<(u64, String
 }
 
 /// Each row as the JSON object that the same event is on a JSON line; empty cells are left out.
-fn csv_lines(mut reader: csv::Reader<impl std::io::Read>) -> Result<Vec<(u64, String)>, String> {
+fn csv_lines(mut reader: csv::Reader<impl io::Read>) -> Result<Vec<(u64, String)>, String> {
     let headers = reader.headers().map_err(|error| error.to_string())?.clone();
     let mut lines = Vec::new();
     for record in reader.records() {
@@ -125,6 +137,11 @@ fn csv_lines(mut reader: csv::Reader<impl std::io::Read>) -> Result<Vec<(u64, St
         let mut fields = Map::new();
         for (name, cell) in headers.iter().zip(&record).filter(|(_, cell)| !cell.is_empty()) {
             let value = match cell {
+                _ if NUMBER_COLUMNS.contains(&name) => {
+                    let number: u64 =
+                        cell.parse().map_err(|_| format!("line {line}: {name} is no number"))?;
+                    number.into()
+                }
                 "true" | "false" if BOOLEAN_COLUMNS.contains(&name) => Value::Bool(cell == "true"),
                 _ => Value::String(cell.to_owned()),
             };

@@ -22,7 +22,7 @@ use lapin::{
 
 use crate::config::BrokerConfig;
 
-pub use consumer::{ConsumerSession, Delivery};
+pub use consumer::{ConsumerSession, Consuming, Delivery};
 pub use link::Link;
 pub use publisher::{Outgoing, PublishOutcome, PublisherSession};
 pub use topology::{check, declare, declare_outcomes_queue, remove};

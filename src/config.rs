@@ -5,6 +5,8 @@
 //! with it. Durations and sizes carry their unit in the key.
 
 mod alerts;
+mod book;
+mod broker;
 mod compare;
 mod defaults;
 
@@ -28,7 +30,8 @@ use crate::{
 };
 
 pub use alerts::{AlertsConfig, PrivateUrl};
-pub use compare::{BookConfig, ReconcileConfig};
+pub use book::BookConfig;
+pub use compare::ReconcileConfig;
 
 /// Prefix of the environment variables that override keys.
 pub const ENVIRONMENT_PREFIX: &str = "SETTLED";
@@ -126,6 +129,8 @@ pub struct BrokerConfig {
     pub declare: bool,
     /// The queue that jobs come from.
     pub jobs_queue: String,
+    /// The queue that the exchange feeds the book through; without one there is no feed.
+    pub book_queue: Option<String>,
     /// The exchange that outcomes go to.
     pub outcomes_exchange: String,
     /// The exchange that bad messages go to.
@@ -455,16 +460,7 @@ impl Config {
         if self.broker.reconnect_max_ms < self.broker.reconnect_base_ms {
             problems.push("broker.reconnect_max_ms is below broker.reconnect_base_ms".to_owned());
         }
-        for (key, name) in [
-            ("broker.jobs_queue", &self.broker.jobs_queue),
-            ("broker.outcomes_exchange", &self.broker.outcomes_exchange),
-            ("broker.dead_letter_exchange", &self.broker.dead_letter_exchange),
-        ] {
-            // `.dropped` is appended to a queue's name, and AMQP names have at most 255 bytes.
-            if name.is_empty() || name.len() > 240 {
-                problems.push(format!("{key} must have 1 to 240 bytes"));
-            }
-        }
+        problems.extend(self.broker.bad_names());
         problems.extend(self.alerts.problems());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unusable(problems)) }
     }
@@ -481,6 +477,7 @@ impl Config {
                 amounts: self.oes.amounts,
             },
             slow_read_every: Duration::from_secs(self.retry.slow_read_every_s),
+            sequence_wait_max: Duration::from_secs(self.book.sequence_wait_max_s),
         }
     }
 }
@@ -501,36 +498,6 @@ impl RetryConfig {
             approval_read_every: Duration::from_secs(self.approval_read_every_s),
             slow_read_every: Duration::from_secs(self.slow_read_every_s),
         }
-    }
-}
-
-impl BrokerConfig {
-    /// The queue that keeps what the daemon refused.
-    #[must_use]
-    pub fn dead_queue(&self) -> String {
-        format!("{}.dead", self.jobs_queue)
-    }
-
-    /// The queue that keeps what the broker itself gives up of the jobs queue. It is another one than
-    /// [`Self::dead_queue`], so that one look at its length tells of a message that nobody has taken in.
-    #[must_use]
-    pub fn dropped_queue(&self) -> String {
-        format!("{}.dropped", self.jobs_queue)
-    }
-
-    /// The delays between connections.
-    #[must_use]
-    pub fn reconnect_schedule(&self) -> Schedule {
-        Schedule::new(
-            Duration::from_millis(self.reconnect_base_ms),
-            Duration::from_millis(self.reconnect_max_ms),
-        )
-    }
-
-    /// The limit on every call but connecting.
-    #[must_use]
-    pub fn call_timeout(&self) -> Duration {
-        Duration::from_millis(self.call_timeout_ms)
     }
 }
 

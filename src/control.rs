@@ -25,14 +25,15 @@ use crate::{
     },
     domain::{
         action::{Operator, Switch},
-        ids::{QuarantineSeq, RecordId},
+        ids::{ConnectionId, QuarantineSeq, RecordId},
     },
     operator::operations::Requeueing,
+    pipeline::accept::SnapshotAcceptance,
     store::work::BookEventOutcome,
     web::{
         api::{
             self, ActedLine, Api, Because, BookAnswer, BookFacts, BulkRequest, ReconcileOrder,
-            SwitchSet, SwitchSetting, SyncOrder,
+            SnapshotOrder, SwitchSet, SwitchSetting, SyncOrder,
         },
         auth::{Door, Tokens, WHO_HEADER},
         problem::Problem,
@@ -235,6 +236,19 @@ impl ControlClient {
         let path = format!("/v1/switches/{switch}");
         let set: SwitchSet = self.ask(Method::PUT, &path, &setting).await?;
         Ok(set.changed)
+    }
+
+    /// Has the daemon accept connections as the exchange states them.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn accept_snapshots(
+        &self,
+        connections: &[ConnectionId],
+        reason: &str,
+    ) -> Result<Vec<SnapshotAcceptance>, ControlError> {
+        let order = SnapshotOrder { connections: connections.to_vec(), reason: reason.to_owned() };
+        self.ask(Method::POST, "/v1/book/accept-snapshot", &order).await
     }
 
     /// Has the daemon archive now what is old enough; it does not wait for the end of it.

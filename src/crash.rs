@@ -30,6 +30,10 @@ pub const POINTS: [&str; 18] = [
 pub const ARCHIVE_POINTS: [&str; 3] =
     ["archive_copied", "archive_committed", "after_commit_of_archive"];
 
+/// The places of the exchange's feed, which no job passes.
+pub const FEED_POINTS: [&str; 4] =
+    ["before_commit", "after_commit_of_feed", "before_feed_ack", "after_feed_ack"];
+
 /// The places of telling people, which no job passes.
 pub const ALERT_POINTS: [&str; 2] = ["before_notice", "after_notice"];
 

@@ -10,7 +10,8 @@
 //! [`schedule`] and [`gate`] when to try again, and [`turns`] who goes first. [`shown`] is what OES's
 //! lists show, [`decimals`] how its amounts are read, [`paging`] how a list is read to its end;
 //! [`verification`] says whether a message is what OES's record says, and [`sync`], [`adopt`] and
-//! [`difference`] what follows where the book and OES do not agree. [`alert`] is what people are
+//! [`difference`] what follows where the book and OES do not agree. [`feed`] keeps the order of what the
+//! exchange feeds, and [`lag`] says whether the book is far enough for a decision. [`alert`] is what people are
 //! told of, and
 //! [`action`] what operators do.
 
@@ -24,10 +25,12 @@ pub mod decimals;
 pub mod decision;
 pub mod difference;
 pub mod evidence;
+pub mod feed;
 pub mod gate;
 pub mod ids;
 pub mod job;
 pub mod journal;
+pub mod lag;
 pub mod ledger;
 pub mod limits;
 pub mod message;

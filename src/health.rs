@@ -20,7 +20,7 @@ pub use volumes::Volumes;
 use crate::{
     clock::Clock,
     domain::{action::Switch, gate::Permission},
-    pipeline::{budget::Budget, switches::SwitchBoard, wake::Wake},
+    pipeline::{book_gate::GateBoard, budget::Budget, switches::SwitchBoard, wake::Wake},
     store::Readers,
 };
 
@@ -38,11 +38,13 @@ pub enum BrokerSide {
     Consumer,
     /// Publishing outcomes and dead letters.
     Publisher,
+    /// Taking what the exchange feeds, where that is configured.
+    Feed,
 }
 
 impl BrokerSide {
-    /// Both sides.
-    pub const ALL: [Self; 2] = [Self::Consumer, Self::Publisher];
+    /// All sides.
+    pub const ALL: [Self; 3] = [Self::Consumer, Self::Publisher, Self::Feed];
 
     /// The word that metrics use.
     #[must_use]
@@ -50,6 +52,7 @@ impl BrokerSide {
         match self {
             Self::Consumer => "consumer",
             Self::Publisher => "publisher",
+            Self::Feed => "feed",
         }
     }
 }
@@ -59,12 +62,16 @@ impl BrokerSide {
 pub struct Health {
     consumer: AtomicBool,
     publisher: AtomicBool,
+    feed: AtomicBool,
     publisher_blocked: AtomicBool,
     /// Whether the loop that takes jobs comes back from what it does.
     pub receiver_pulse: Pulse,
+    /// Whether the loop that takes what is fed comes back from what it does.
+    pub feed_pulse: Pulse,
     writer_gone: AtomicBool,
-    /// Messages that the broker has given up, plus one; 0 where that is not known.
-    dropped: AtomicU64,
+    /// Messages that the broker has given up of the jobs queue and of the feed's, each plus one; 0 where
+    /// that is not known.
+    dropped: [AtomicU64; 2],
     batch_begun: Mutex<Option<Instant>>,
 }
 
@@ -84,6 +91,7 @@ impl Health {
         match side {
             BrokerSide::Consumer => self.consumer.store(connected, Ordering::Relaxed),
             BrokerSide::Publisher => self.publisher.store(connected, Ordering::Relaxed),
+            BrokerSide::Feed => self.feed.store(connected, Ordering::Relaxed),
         }
     }
 
@@ -93,6 +101,7 @@ impl Health {
         match side {
             BrokerSide::Consumer => self.consumer.load(Ordering::Relaxed),
             BrokerSide::Publisher => self.publisher.load(Ordering::Relaxed),
+            BrokerSide::Feed => self.feed.load(Ordering::Relaxed),
         }
     }
 
@@ -107,16 +116,23 @@ impl Health {
         self.publisher_blocked.load(Ordering::Relaxed)
     }
 
-    /// How many messages of the jobs queue the broker has given up by itself; nothing if it cannot be asked.
-    pub fn dropped_by_broker(&self, messages: Option<u32>) {
+    /// How many messages of a side's queue the broker has given up by itself; nothing if it cannot be asked.
+    pub fn dropped_by_broker(&self, side: BrokerSide, messages: Option<u32>) {
         let noted = messages.map_or(0, |messages| u64::from(messages).saturating_add(1));
-        self.dropped.store(noted, Ordering::Relaxed);
+        let [of_jobs, of_feed] = &self.dropped;
+        match side {
+            BrokerSide::Consumer => of_jobs.store(noted, Ordering::Relaxed),
+            BrokerSide::Feed => of_feed.store(noted, Ordering::Relaxed),
+            BrokerSide::Publisher => {}
+        }
     }
 
-    /// The same, as it was last told.
+    /// The same of both queues, as it was last told.
     #[must_use]
     pub fn dropped(&self) -> Option<u64> {
-        self.dropped.load(Ordering::Relaxed).checked_sub(1)
+        let [of_jobs, of_feed] =
+            self.dropped.each_ref().map(|noted| noted.load(Ordering::Relaxed).checked_sub(1));
+        Some(of_jobs?.saturating_add(of_feed.unwrap_or(0)))
     }
 
     /// The writer begins a batch.
@@ -190,6 +206,8 @@ pub struct Checks {
     pub signer_fault: Option<String>,
     /// What operators have switched off.
     pub switches: SwitchBoard,
+    /// Whether the book is far enough for decisions.
+    pub gate: GateBoard,
     /// How long a part may be at one thing before it counts as stuck.
     pub stuck_after: Duration,
     /// The loops.
@@ -217,6 +235,8 @@ impl Checks {
                 "not connected to the broker",
             ),
             self.publisher(),
+            self.feed(),
+            self.book_gate(),
             Part::new(
                 "signer",
                 self.signer_fault.is_none(),
@@ -238,6 +258,7 @@ impl Checks {
         let loops = self.wake.pulses().map(|(name, pulse)| (name, pulse.busy_for()));
         let others = [
             ("receiver", self.health.receiver_pulse.busy_for()),
+            ("feed", self.health.feed_pulse.busy_for()),
             ("writer", self.health.batch_age()),
             // Every call has a time limit, so an update that is in flight for longer never comes back.
             ("sender", self.budget.in_flight_for()),
@@ -264,6 +285,22 @@ impl Checks {
         }
         let connected = self.health.is_broker_connected(BrokerSide::Publisher);
         Part::new("publisher", connected, "not connected to the broker")
+    }
+
+    fn feed(&self) -> Part {
+        if !self.gate.look(self.clock.now()).is_fed {
+            return Part { name: "feed", ready: true, detail: "not configured".to_owned() };
+        }
+        let connected = self.health.is_broker_connected(BrokerSide::Feed);
+        Part::new("feed", connected, "not connected to the broker, or not alone on its queue")
+    }
+
+    /// Whether the book is far enough for decisions.
+    fn book_gate(&self) -> Part {
+        match self.gate.look(self.clock.now()).shut {
+            None => Part::new("decisions", true, ""),
+            Some(shut) => Part::new("decisions", false, &format!("nothing is decided: {shut}")),
+        }
     }
 
     /// What an operator has switched off is not ready, so that nobody forgets it.

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod compare;
+mod feed;
 mod process;
 mod shown;
 mod verify;
@@ -39,6 +40,7 @@ use crate::{
 };
 use alerts::AlertMetrics;
 use compare::Comparisons;
+use feed::FeedMetrics;
 use process::ProcessCollector;
 use shown::Shown;
 use verify::Verifications;
@@ -109,6 +111,7 @@ pub struct Metrics {
     shown: Shown,
     comparisons: Comparisons,
     alerts: AlertMetrics,
+    feed: FeedMetrics,
     messages: Family<ResultLabels, Counter>,
     refused: Family<CodeLabels, Counter>,
     decisions: Family<DecisionLabels, Counter>,
@@ -163,6 +166,7 @@ impl Metrics {
             shown: Shown::default(),
             comparisons: Comparisons::default(),
             alerts: AlertMetrics::default(),
+            feed: FeedMetrics::default(),
             messages: Family::default(),
             refused: Family::default(),
             decisions: Family::default(),
@@ -200,6 +204,7 @@ impl Metrics {
         self.shown.register(&mut registry);
         self.comparisons.register(&mut registry);
         self.alerts.register(&mut registry);
+        self.feed.register(&mut registry);
         self.verifications.register(&mut registry);
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         process.register_collector(Box::new(self.usage.clone()));
@@ -445,6 +450,7 @@ impl Metrics {
         self.usage.set_now(now);
         self.shown.show(snapshot, now);
         self.comparisons.show(&snapshot.comparisons);
+        self.feed.show(&snapshot.gate, &snapshot.feeds);
         self.verifications.show(snapshot.verification_waiting);
         let mut text = String::new();
         for registry in [&self.registry, &self.process] {

@@ -24,13 +24,16 @@
 //! What must never happen here: a send without a committed attempt, an acknowledgement before a
 //! commit, a rule about money that is not in `domain`.
 
+pub mod accept;
 pub mod announce;
 pub mod approve;
 pub mod archive;
+pub mod book_gate;
 pub mod budget;
 pub mod close;
 pub mod confirm;
 pub mod decide;
+pub mod feed;
 pub mod read;
 pub mod receive;
 pub mod record;

@@ -28,15 +28,18 @@ use crate::{
     domain::{
         action::{Operator, Switch},
         book::BookEvent,
-        ids::{JobSeq, OutboxSeq, QuarantineSeq, RecordId},
+        ids::{ConnectionId, JobSeq, OutboxSeq, QuarantineSeq, RecordId},
         schedule::RetryLimits,
     },
     health::Health,
     metrics::Metrics,
     pipeline::{
+        accept::SnapshotAcceptance,
+        book_gate::GateBoard,
         budget::{Budget, SendPermit},
         confirm::Reply,
         decide::Conditions,
+        feed::FedEvent,
         read::ReadResult,
         record::{Intake, Recorded},
         send::Permitted,
@@ -73,11 +76,21 @@ pub enum Recording {
     Refused(String),
 }
 
+/// What became of an event of the feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feeding {
+    /// It is committed, or its message is in quarantine.
+    Taken(BookEventOutcome),
+    /// The book cannot hold it; this is why.
+    Refused(String),
+}
+
 /// Sends commands to the writer.
 #[derive(Clone, Debug)]
 pub struct WriterHandle {
     commands: mpsc::Sender<Command>,
     switches: SwitchBoard,
+    gate: GateBoard,
 }
 
 impl WriterHandle {
@@ -229,6 +242,38 @@ impl WriterHandle {
         self.ask(|answer| Command::SetSwitch { switch, on, by, answer }).await
     }
 
+    /// Takes one event of the feed into the book; the answer comes once it is committed. As with
+    /// [`Self::record`], many events share a commit.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn feed(&self, fed: FedEvent) -> Result<oneshot::Receiver<Feeding>, WriterGone> {
+        let (answer, answered) = oneshot::channel();
+        self.commands
+            .send(Command::Feed { fed: Box::new(fed), answer })
+            .await
+            .map_err(|_| WriterGone)?;
+        Ok(answered)
+    }
+
+    /// Accepts the book of some connections as the exchange states it, in one transaction.
+    ///
+    /// # Errors
+    /// [`WriterGone`].
+    pub async fn accept_snapshots(
+        &self,
+        connections: Vec<ConnectionId>,
+        by: Operator,
+    ) -> Result<Result<Vec<SnapshotAcceptance>, String>, WriterGone> {
+        self.ask(|answer| Command::AcceptSnapshots { connections, by, answer }).await
+    }
+
+    /// The gate before decisions.
+    #[must_use]
+    pub fn gate(&self) -> GateBoard {
+        self.gate.clone()
+    }
+
     /// What operators have switched off, as committed.
     #[must_use]
     pub fn switches(&self) -> SwitchBoard {
@@ -286,6 +331,8 @@ pub struct WriterParts {
     pub limits: RetryLimits,
     /// When a job may be decided.
     pub conditions: Conditions,
+    /// Whether the book is far enough for that.
+    pub gate: GateBoard,
     /// How long an operator's word about the end of a record can be confirmed by another one.
     pub close_within: Duration,
     /// Most commands that share a commit.
@@ -325,6 +372,7 @@ pub struct Writer {
     mark: Option<Mark>,
     limits: RetryLimits,
     conditions: Conditions,
+    gate: GateBoard,
     decides_without_key: bool,
     batch_max: usize,
     lazy: Duration,
@@ -387,6 +435,7 @@ impl Writer {
             mark: parts.mark,
             limits: parts.limits,
             conditions: parts.conditions,
+            gate: parts.gate,
             decides_without_key: parts.decides_without_key,
             batch_max: parts.batch_max,
             lazy: parts.lazy,
@@ -399,7 +448,8 @@ impl Writer {
             close_within: parts.close_within,
             first_attempts_wait,
         };
-        let handle = WriterHandle { commands: handle, switches: writer.switches.clone() };
+        let (switches, gate) = (writer.switches.clone(), writer.gate.clone());
+        let handle = WriterHandle { commands: handle, switches, gate };
         Ok((writer, handle))
     }
 

@@ -102,6 +102,7 @@ async fn every_action_needs_a_reason_and_nothing_that_is_not_asked_for() {
                     .extend(json!({"action": "retry", "records": []}).as_object().unwrap().clone()),
                 "/v1/book/events" => body = json!({"source": reason, "events": []}),
                 "/v1/book/sync" => body["apply"] = json!(false),
+                "/v1/book/accept-snapshot" => body["connections"] = json!([]),
                 "/v1/reconcile" => {
                     body["sinceMs"] = json!(0);
                     body["untilMs"] = json!(0);

@@ -4,12 +4,17 @@
 use std::{collections::BTreeMap, os::unix::process::ExitStatusExt as _, process::Stdio};
 
 use settled::{
-    crash::POINTS,
+    crash::{FEED_POINTS, POINTS},
     domain::{decision::Outcome, job::JobType},
     sandbox::{Effect, Fault, On, When},
 };
 
-use crate::support::{daemon::binary, eventually, world::World};
+use crate::support::{
+    daemon::binary,
+    eventually,
+    feed::fed_world,
+    world::{AVAILABLE, World},
+};
 
 /// Signal number of an abort.
 const SIGABRT: i32 = 6;
@@ -93,6 +98,41 @@ async fn the_process_may_die_at_every_place() {
             let mark = world.path("mark").to_str().unwrap().to_owned();
             world.set("store.mark_path", &mark);
             play(&world, place).await;
+        });
+        futures_util::future::join_all(played).await;
+    }
+}
+
+/// Numbered events and a repetition, through a crash.
+async fn play_feed(world: &World, crash_at: &str) {
+    let events: Vec<_> = (1..=5).map(|number| world.numbered(number, "10")).collect();
+    world.feed(&events).await;
+    world.feed(&events[1..3]).await;
+    let mut command = binary(&world.config_file());
+    command.arg("run").env("SETTLED_CRASH_AT", crash_at);
+    let mut crashed = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let ended = tokio::time::timeout(crate::support::PATIENCE, crashed.wait()).await;
+    let status = ended.unwrap_or_else(|_| panic!("{crash_at} was never passed")).unwrap();
+    assert_eq!(status.signal(), Some(SIGABRT), "{crash_at}: {status}");
+
+    let process = world.process().await;
+    world.wait_for_available(AVAILABLE + 50).await;
+    world.exchange.wait_until_taken(world.setting("broker.book_queue")).await;
+    process.kill().await;
+    let feed = world.known_feed().await.unwrap();
+    assert_eq!((feed.last_sequence, feed.missing.len()), (Some(5), 0), "{crash_at}");
+    assert_eq!(world.balances().await[0], (AVAILABLE + 50).to_string(), "{crash_at}");
+    world.assert_promises().await;
+}
+
+#[tokio::test]
+async fn the_process_may_die_at_every_place_of_the_feed() {
+    let again = ["before_commit:2", "after_commit_of_feed:2", "before_feed_ack:2"];
+    let places: Vec<&str> = FEED_POINTS.into_iter().chain(again).collect();
+    for some in places.chunks(AT_A_TIME) {
+        let played = some.iter().map(|place| async {
+            let world = fed_world(&[]).await;
+            play_feed(&world, place).await;
         });
         futures_util::future::join_all(played).await;
     }

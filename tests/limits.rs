@@ -416,7 +416,8 @@ async fn limits_that_bind_nobody_or_cross_are_refused() {
     std::fs::write(&path, nobody.to_string()).unwrap();
     let (success, _, error) = world.run(&["book", "import", path.to_str().unwrap()]).await;
     assert!(
-        !success && error.contains("limits a connection that the book does not have"),
+        !success
+            && error.contains("connection.limited of a connection that the book does not have"),
         "{error}"
     );
     let crossed = [("exposureMaxPerConnection", "8"), ("exposureMaxTotal", "7")];

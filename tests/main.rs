@@ -51,6 +51,8 @@ mod deployment;
 mod disk;
 mod explain;
 mod fairness;
+mod feed_gate;
+mod feeds;
 mod leaks;
 mod limits;
 mod metrics;

@@ -60,7 +60,7 @@ impl Book {
         let id = format!("{}{seq:04}", &ID[..32]);
         self.must(&format!(
             "INSERT INTO jobs VALUES ({seq}, '{id}', 'allocation', 'BTC', '5', '{ID}', '{ID}', 'c', 'n',
-                 'r', zeroblob(32), 1, '{}', {}, 1, {outcome}, {end}, NULL, 1, 0, 0, 0, 1, NULL, NULL);",
+                 'r', zeroblob(32), 1, '{}', {}, 1, {outcome}, {end}, NULL, 1, 0, 0, 0, 1, NULL, NULL, NULL, NULL, 0);",
             state.name(),
             quoted(state.reason()),
         ))
@@ -327,7 +327,8 @@ async fn one_record_is_one_job_whatever_its_type() {
     let again = "INSERT INTO jobs SELECT 2, record_id, 'deallocation', currency, quantity, client_id,
         connection_id, partners_client_id, partners_connection_id, partners_record_id, content_sha256,
         received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome, next_step_at_ms,
-        attempts_made, attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, approval_before FROM jobs
+        attempts_made, attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, approval_before,
+        book_sequence, gate_ms, waits_for_book FROM jobs
         WHERE job_seq = 1";
     let error = book.refuses(again).await;
     assert!(error.contains("UNIQUE"), "{error}");
@@ -343,7 +344,7 @@ async fn what_is_refused_gives_its_id_up_and_stays_for_ever() {
             "INSERT INTO jobs SELECT {seq}, record_id, type, currency, '7', client_id, connection_id,
                 partners_client_id, partners_connection_id, partners_record_id, content_sha256,
                 received_at_ms, '{state}', NULL, state_since_ms, NULL, NULL, NULL, 0, 0, 0, 0, NULL,
-                NULL, NULL FROM jobs WHERE job_seq = 1"
+                NULL, NULL, NULL, NULL, 0 FROM jobs WHERE job_seq = 1"
         )
     };
     book.must(&again(2, "received")).await;

@@ -5,6 +5,7 @@ pub(crate) mod api;
 pub(crate) mod broker;
 pub(crate) mod browser;
 pub(crate) mod daemon;
+pub(crate) mod feed;
 pub(crate) mod node;
 pub(crate) mod power;
 pub(crate) mod proxy;

@@ -51,7 +51,12 @@ pub(crate) fn message() -> Vec<u8> {
 pub(crate) fn intake() -> anyhow::Result<Intake> {
     let bytes = message();
     let terms = parse_job(&bytes).map_err(|refusal| anyhow!(refusal))?;
-    Ok(Intake { terms, raw: String::from_utf8(bytes)?, queue: "bench".to_owned() })
+    Ok(Intake {
+        terms,
+        raw: String::from_utf8(bytes)?,
+        queue: "bench".to_owned(),
+        book_sequence: None,
+    })
 }
 
 /// The answer that OES gives to an attempt, accepted.
@@ -89,6 +94,7 @@ impl Book {
             mark: None,
             limits: config.retry.limits(),
             conditions: config.conditions(),
+            gate: settled::pipeline::book_gate::GateBoard::without_feed(),
             close_within: Duration::from_secs(config.operator.confirm_within_s),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,

@@ -52,6 +52,11 @@ pub(super) async fn look(checks: &Checks, metrics: &Metrics) -> Result<Situation
         log_bytes: metrics.log_bytes(),
         archiving_failed: metrics.archiving_failing(),
         clock_ahead: snapshot.clock_ahead,
+        feed_down: snapshot.feed_connected == Some(false),
+        feed_stale: snapshot.gate.shut.filter(|shut| shut.is_stale()),
+        feeds_with_gaps: snapshot.feeds.with_gaps,
+        snapshots_differing: snapshot.feeds.differing,
+        unproven: snapshot.feeds.unproven,
     })
 }
 

@@ -27,12 +27,29 @@ pub struct Delivery {
     pub body: Vec<u8>,
 }
 
+/// How a queue is consumed.
+#[derive(Clone, Copy, Debug)]
+pub struct Consuming<'q> {
+    /// The queue.
+    pub queue: &'q str,
+    /// Most deliveries that are unacknowledged at a time.
+    pub prefetch: u16,
+    /// Whether nobody else may consume it: another consumer would take part of what is to be taken in
+    /// order. The last session's counts until the broker has noticed its end, because what was delivered to
+    /// it is not in the queue.
+    pub is_alone: bool,
+    /// The crash points before and after an acknowledgement.
+    pub ack_points: [&'static str; 2],
+}
+
 /// An open connection that delivers messages.
 pub struct ConsumerSession {
     connection: Link,
     channel: Channel,
     consumer: Consumer,
     queue: String,
+    backlog: u32,
+    ack_points: [&'static str; 2],
     call_timeout: Duration,
 }
 
@@ -41,16 +58,38 @@ impl ConsumerSession {
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn open(
-        config: &BrokerConfig,
-        queue: &str,
-        prefetch: u16,
-    ) -> Result<Self, BrokerError> {
+    pub async fn open(config: &BrokerConfig, how: &Consuming<'_>) -> Result<Self, BrokerError> {
         let connection = connect(config, "consumer").await?;
         let limit = config.call_timeout();
         let channel = within(limit, "opening a channel", connection.create_channel()).await?;
-        let consumer = consume(&channel, queue, prefetch, limit).await?;
-        Ok(Self { connection, channel, consumer, queue: queue.to_owned(), call_timeout: limit })
+        let found = find(&channel, how.queue, limit).await?;
+        if how.is_alone && found.consumer_count() > 0 {
+            close(&connection, limit).await;
+            return Err(BrokerError::lost(
+                "consuming",
+                format!(
+                    "queue {} has {} other consumers: it must be consumed by this daemon alone",
+                    how.queue,
+                    found.consumer_count()
+                ),
+            ));
+        }
+        let consumer = consume(&channel, how.queue, how.prefetch, limit).await?;
+        Ok(Self {
+            connection,
+            channel,
+            consumer,
+            queue: how.queue.to_owned(),
+            backlog: found.message_count(),
+            ack_points: how.ack_points,
+            call_timeout: limit,
+        })
+    }
+
+    /// How many messages were in the queue before this session consumed it.
+    #[must_use]
+    pub fn backlog(&self) -> u32 {
+        self.backlog
     }
 
     /// The next delivery. Can be dropped and called again without losing one.
@@ -74,9 +113,10 @@ impl ConsumerSession {
     /// [`BrokerError::Lost`]; what was not acknowledged comes again.
     pub async fn acknowledge_up_to(&self, tag: u64) -> Result<(), BrokerError> {
         let options = BasicAckOptions { multiple: true };
-        crash::point("before_ack");
+        let [before_ack, after_ack] = self.ack_points;
+        crash::point(before_ack);
         within(self.call_timeout, "acknowledging", self.channel.basic_ack(tag, options)).await?;
-        crash::point("after_ack");
+        crash::point(after_ack);
         // An acknowledgement on a dead channel is no error to the library, but it is to us.
         if self.channel.status().connected() {
             Ok(())
@@ -140,6 +180,21 @@ impl ConsumerSession {
     /// Ends the session politely.
     pub async fn close(self) {
         close(&self.connection, self.call_timeout).await;
+    }
+}
+
+/// What is in a queue, and who consumes it.
+async fn find(
+    channel: &Channel,
+    queue: &str,
+    limit: Duration,
+) -> Result<lapin::Queue, BrokerError> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let call = channel.queue_declare(queue.into(), options, FieldTable::default());
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(BrokerError::of(&error, "consuming", &format!("queue {queue}"), "")),
+        Err(_) => Err(BrokerError::lost("consuming", "no answer in time")),
     }
 }
 

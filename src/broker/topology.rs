@@ -1,7 +1,7 @@
 //! Queues and exchanges, declared with all their arguments.
 //!
-//! Jobs come from a quorum queue whose dead letters are kept at least once, which refuses publishers
-//! instead of dropping, and which never gives a message up on its own: a crash loop must not eat
+//! Jobs, and what the exchange feeds, come from quorum queues whose dead letters are kept at least once, which refuse
+//! publishers instead of dropping, and which never give a message up on their own: a crash loop must not eat
 //! jobs. Should the broker give one up all the same, because somebody has set a policy or another consumer
 //! has rejected it, it goes to a queue of its own: a message there is one that nobody has taken in, and
 //! the queue's length tells it without a look at any message. A queue that exists with other arguments stops the start, and is never changed.
@@ -44,23 +44,24 @@ pub async fn declare(
     config: &BrokerConfig,
 ) -> Result<Vec<String>, BrokerError> {
     let this = Declared { connection, config };
-    let (jobs, dead, dropped) =
-        (config.jobs_queue.as_str(), config.dead_queue(), config.dropped_queue());
     let mut lines = vec![
         this.exchange(&config.dead_letter_exchange, &ExchangeKind::Direct).await?,
         this.exchange(&config.outcomes_exchange, &ExchangeKind::Topic).await?,
     ];
-    lines.push(this.queue(&dead, &[]).await?);
-    lines.push(this.bind(&dead, &config.dead_letter_exchange, jobs).await?);
-    lines.push(this.queue(&dropped, &[]).await?);
-    lines.push(this.bind(&dropped, &config.dead_letter_exchange, &dropped).await?);
-    let dead_lettering = [
-        ("x-dead-letter-exchange", config.dead_letter_exchange.as_str()),
-        ("x-dead-letter-routing-key", dropped.as_str()),
-        ("x-dead-letter-strategy", "at-least-once"),
-        ("x-overflow", "reject-publish"),
-    ];
-    lines.push(this.queue(jobs, &dead_lettering).await?);
+    for queue in config.queues() {
+        let (dead, dropped) = (BrokerConfig::dead_queue(queue), BrokerConfig::dropped_queue(queue));
+        lines.push(this.queue(&dead, &[]).await?);
+        lines.push(this.bind(&dead, &config.dead_letter_exchange, queue).await?);
+        lines.push(this.queue(&dropped, &[]).await?);
+        lines.push(this.bind(&dropped, &config.dead_letter_exchange, &dropped).await?);
+        let dead_lettering = [
+            ("x-dead-letter-exchange", config.dead_letter_exchange.as_str()),
+            ("x-dead-letter-routing-key", dropped.as_str()),
+            ("x-dead-letter-strategy", "at-least-once"),
+            ("x-overflow", "reject-publish"),
+        ];
+        lines.push(this.queue(queue, &dead_lettering).await?);
+    }
     Ok(lines)
 }
 
@@ -89,11 +90,10 @@ pub async fn remove(
     further_queues: &[&str],
 ) -> Result<(), BrokerError> {
     let this = Declared { connection, config };
-    let (dead, dropped) = (config.dead_queue(), config.dropped_queue());
-    let own = [config.jobs_queue.as_str(), &dead, &dropped];
-    for queue in further_queues.iter().copied().chain(own) {
+    let further = further_queues.iter().copied().map(str::to_owned);
+    for queue in further.chain(all_queues(config)) {
         let channel = this.channel().await?;
-        let call = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        let call = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default());
         this.answer(call, &format!("queue {queue}"), "").await?;
     }
     for exchange in [&config.outcomes_exchange, &config.dead_letter_exchange] {
@@ -127,7 +127,7 @@ pub async fn check(
             channel.exchange_declare(name.as_str().into(), kind, options, FieldTable::default());
         lines.push(this.answer(call, &what, "").await.map(|()| what));
     }
-    for name in [&config.dead_queue(), &config.dropped_queue(), &config.jobs_queue] {
+    for name in all_queues(config) {
         let options = QueueDeclareOptions { passive: true, ..durable_queue() };
         let what = format!("queue {name}");
         let channel = this.channel().await?;
@@ -141,6 +141,14 @@ pub async fn check(
         }));
     }
     Ok(lines)
+}
+
+/// Every queue that is consumed, each with what goes wrong with it before it.
+fn all_queues(config: &BrokerConfig) -> Vec<String> {
+    let of = |queue: &str| {
+        [BrokerConfig::dead_queue(queue), BrokerConfig::dropped_queue(queue), queue.to_owned()]
+    };
+    config.queues().flat_map(of).collect()
 }
 
 fn durable_exchange() -> ExchangeDeclareOptions {

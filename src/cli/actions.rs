@@ -44,6 +44,7 @@ enum KindArgument {
     ConfirmEnd,
     Requeue,
     Switch,
+    AcceptSnapshot,
 }
 
 impl From<KindArgument> for ActionKind {
@@ -56,6 +57,7 @@ impl From<KindArgument> for ActionKind {
             KindArgument::ConfirmEnd => Self::ConfirmEnd,
             KindArgument::Requeue => Self::Requeue,
             KindArgument::Switch => Self::Switch,
+            KindArgument::AcceptSnapshot => Self::AcceptSnapshot,
         }
     }
 }
@@ -103,6 +105,8 @@ fn subject(line: &ActionLine) -> String {
         (Some(record), ..) => record.to_string(),
         (None, Some(message), _) => format!("message {message}"),
         (None, None, Some(switch)) => switch.to_string(),
-        (None, None, None) => String::new(),
+        (None, None, None) => {
+            line.connection_id.map_or_else(String::new, |id| format!("connection {id}"))
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `settled book`.
 
+mod feed;
 mod limits;
 
 use std::{
@@ -20,7 +21,7 @@ use crate::{
     control::Caller,
     domain::{
         action::Operator,
-        book::{BOOK_EVENTS_MAX, BookFact},
+        book::BOOK_EVENTS_MAX,
         ids::{ConnectionId, CurrencyCode},
     },
     store::{
@@ -45,12 +46,12 @@ const HISTORY_MAX: i64 = 100_000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BookCommand {
-    /// Take connections, currencies and balance adjustments from a file, each at most once by its id.
+    /// Take events of the exchange's feed from a file, each at most once by its id.
     ///
     /// A file ending in .csv is CSV with a heading; any other has a JSON object a line. With a daemon
     /// running on the book, the daemon takes them; the file is read whole before anything is done.
     Import {
-        /// The file.
+        /// The file; - for standard input, with a JSON object a line.
         file: PathBuf,
     },
     /// Compare connections and currencies with OES; with --apply, bring the book in step.
@@ -99,6 +100,33 @@ pub(super) enum BookCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Show how far the feed of each connection has come: missing events, snapshots that differ from the
+    /// book, and what is to be proved after a restore.
+    Feed {
+        /// Only those that need a look.
+        #[arg(long)]
+        wrong: bool,
+        /// At most this many.
+        #[arg(long, default_value_t = HISTORY_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=HISTORY_MAX))]
+        limit: u32,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accept the book of connections as the exchange states it.
+    ///
+    /// Where the last snapshot of a connection differed from the book, the difference is booked; where there
+    /// was none, the book is accepted as it is. Either way missing events are not waited for any more, and
+    /// decisions about the connection go on after a restore. Find out first why the two differ: a snapshot
+    /// that agrees does all this by itself.
+    AcceptSnapshot {
+        /// The connections.
+        #[arg(required = true, value_name = "CONNECTION_ID")]
+        connections: Vec<ConnectionId>,
+        /// How it is known that this is right; kept with it.
+        #[arg(long)]
+        reason: String,
+    },
     /// Recompute every balance from its movements, and compare jobs with their movements. Exits with
     /// 1 on any difference.
     Verify {
@@ -122,6 +150,13 @@ pub(super) async fn run(
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let filter = SettingsFilter { connection_id: connection, currency, limit };
             limits::history(&readers, &filter, json).await
+        }
+        BookCommand::Feed { wrong, limit, json } => {
+            let readers = open_readers(&config.store.path).await?;
+            feed::show(&readers, wrong, limit, json).await
+        }
+        BookCommand::AcceptSnapshot { connections, reason } => {
+            feed::accept(config, caller, &connections, &reason).await
         }
         BookCommand::AcceptRestore { reason } => accept_restore(config, caller, &reason).await,
         BookCommand::Verify { json } => verify(config, json).await,
@@ -158,17 +193,19 @@ async fn import(config: &Config, caller: &Caller, file: &Path) -> anyhow::Result
                 }
                 BookEventOutcome::UnknownConnection => {
                     refused.push(format!(
-                        "line {}: event {} {} a connection that the book does not have; import the \
-                         connection first",
+                        "line {}: event {} is a {} of a connection that the book does not have; import \
+                         the connection first",
                         event.line,
                         event.event.id(),
-                        if matches!(event.event.fact(), BookFact::ConnectionLimited(_)) {
-                            "limits"
-                        } else {
-                            "adjusts"
-                        }
+                        event.event.fact().kind()
                     ));
                     "refused"
+                }
+                BookEventOutcome::Superseded => {
+                    "ignored: their number was there before, or too late"
+                }
+                BookEventOutcome::Differs => {
+                    "snapshots differ from the book: `settled book feed` shows in what"
                 }
             };
             let count = counts.entry(word).or_default();
@@ -207,7 +244,8 @@ async fn accept_restore(config: &Config, caller: &Caller, reason: &str) -> anyho
         Standing::Fits => bail!("{}: there is nothing to accept", Standing::Fits),
         Standing::Behind(marked) | Standing::Foreign(marked) => marked,
     };
-    let acceptance = Acceptance { mark: marked, at, who: &by.who, reason: &by.reason };
+    let is_fed = config.broker.book_queue.is_some();
+    let acceptance = Acceptance { mark: marked, at, who: &by.who, reason: &by.reason, is_fed };
     let parked = book.accept_restore(&acceptance).await?;
     let attempt = marked.attempt.max(book.counters.last_attempt());
     mark.write(Marked { ledger: book.ledger_uuid, attempt })?;
@@ -215,7 +253,14 @@ async fn accept_restore(config: &Config, caller: &Caller, reason: &str) -> anyho
     output::line(format_args!(
         "accepted: {parked} undecided jobs are parked (predates_restore), and OES's records from before \
          {at} are not decided"
-    ))
+    ))?;
+    if is_fed {
+        output::line(
+            "nothing is decided about a connection until the exchange has sent a balance.snapshot that agrees \
+             with the book, or it is accepted: `settled book feed --wrong`, `settled book accept-snapshot`",
+        )?;
+    }
+    Ok(())
 }
 
 async fn show(config: &Config, json: bool) -> anyhow::Result<()> {

@@ -18,12 +18,16 @@ use crate::{
     control::{Caller, ControlClient},
     domain::{
         action::{Operator, Switch},
-        ids::{QuarantineSeq, RecordId},
+        ids::{ConnectionId, QuarantineSeq, RecordId},
+        lag::BookGate,
     },
     metrics::Metrics,
     oes::OesClient,
     operator::operations::{OperationError, Operations, Requeueing},
-    pipeline::{budget::Budget, decide::Conditions, wake::Wake},
+    pipeline::{
+        accept::SnapshotAcceptance, book_gate::GateBoard, budget::Budget, decide::Conditions,
+        wake::Wake,
+    },
     store::{
         Mark, OpenedBook,
         lock::{BookLock, LockError, socket_path},
@@ -79,6 +83,7 @@ impl Target {
             mark: None,
             limits: config.retry.limits(),
             conditions: Conditions { grace: Duration::ZERO, ..config.conditions() },
+            gate: gate_of(config),
             close_within: Duration::from_secs(config.operator.confirm_within_s),
             batch_max: config.writer.batch_max,
             queue_len_max: config.writer.queue_len_max,
@@ -220,6 +225,27 @@ impl Target {
         }
     }
 
+    /// Accepts connections as the exchange states them.
+    pub(super) async fn accept_snapshots(
+        &mut self,
+        connections: &[ConnectionId],
+        by: &Operator,
+    ) -> anyhow::Result<Vec<SnapshotAcceptance>> {
+        match self {
+            Self::Book { operations, done, .. } => {
+                let asked = operations.writer.accept_snapshots(connections.to_vec(), by.clone());
+                match asked.await {
+                    Ok(accepted) => accepted.map_err(|reason| anyhow::anyhow!(reason)),
+                    Err(gone) => Err(why_gone(done, gone.into()).await),
+                }
+            }
+            Self::Daemon { client, holder } => {
+                let accepted = client.accept_snapshots(connections, &by.reason).await;
+                accepted.map_err(|error| held_by(holder, error))
+            }
+        }
+    }
+
     /// Commits what is left and gives the book back.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         match self {
@@ -230,6 +256,16 @@ impl Target {
                 done.await?
             }
             Self::Daemon { .. } => Ok(()),
+        }
+    }
+}
+
+/// The gate before decisions where nobody consumes the feed: how far the book is cannot be told.
+fn gate_of(config: &Config) -> GateBoard {
+    match config.broker.book_queue {
+        None => GateBoard::without_feed(),
+        Some(_) => {
+            GateBoard::new(BookGate::before_feed(config.book.lag_max(), Duration::ZERO, None))
         }
     }
 }

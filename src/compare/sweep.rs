@@ -148,8 +148,12 @@ impl Desk {
             Ok(adoption) => adoption,
             Err(reason) => return Ok(Err(reason.to_string())),
         };
-        let intake =
-            Intake { terms: adoption.terms, raw: adoption.raw, queue: ADOPTED_QUEUE.to_owned() };
+        let intake = Intake {
+            terms: adoption.terms,
+            raw: adoption.raw,
+            queue: ADOPTED_QUEUE.to_owned(),
+            book_sequence: None,
+        };
         let recording = self.writer.record(intake).await?.await.map_err(|_| WriterGone)?;
         Ok(match recording {
             Recording::Recorded(Recorded::New(job)) => {

@@ -2,16 +2,6 @@
 
 use serde::Deserialize;
 
-/// The book's connections and currencies.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BookConfig {
-    /// How often they are compared with OES; 0 for never.
-    pub sync_every_s: u64,
-    /// Whether the book is brought in step by that, or only what differs is told.
-    pub sync_apply: bool,
-}
-
 /// Comparing the book with OES.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -21,6 +21,7 @@ impl Default for BrokerConfig {
             password_file: None,
             declare: false,
             jobs_queue: "settled.jobs".to_owned(),
+            book_queue: None,
             outcomes_exchange: "settled.outcomes".to_owned(),
             dead_letter_exchange: "settled.dead".to_owned(),
             prefetch: 256,

@@ -73,11 +73,13 @@ pub enum ActionKind {
     Requeue,
     /// Something was switched on or off.
     Switch,
+    /// The book, or the last snapshot where it differs, was accepted for a connection.
+    AcceptSnapshot,
 }
 
 impl ActionKind {
     /// All kinds, for listings, metrics and tests.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Retry,
         Self::Approve,
         Self::Refuse,
@@ -85,6 +87,7 @@ impl ActionKind {
         Self::ConfirmEnd,
         Self::Requeue,
         Self::Switch,
+        Self::AcceptSnapshot,
     ];
 
     /// One word for rows and metrics.
@@ -98,6 +101,7 @@ impl ActionKind {
             Self::ConfirmEnd => "confirm_end",
             Self::Requeue => "requeue",
             Self::Switch => "switch",
+            Self::AcceptSnapshot => "accept_snapshot",
         }
     }
 }

@@ -70,6 +70,16 @@ pub enum AlertKind {
     ComparisonsFail,
     /// Connections or currencies are not as OES has them.
     BookOutOfStep,
+    /// The exchange's feed is not consumed.
+    FeedConsumerDown,
+    /// The exchange sends no sign of life over its feed, so that nothing is decided.
+    FeedStale,
+    /// Events of the exchange's feed are missing.
+    FeedGap,
+    /// A snapshot of the exchange differs from the book.
+    SnapshotDifference,
+    /// The book was restored, and nothing has shown since that it is right about some connections.
+    Unproven,
     /// An available balance is below zero.
     Overdrawn,
     /// OES cleared a deallocation that was released here, and the book could not cover it.
@@ -88,13 +98,15 @@ pub enum AlertKind {
 
 impl AlertKind {
     /// All of them, the most urgent first.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::ReleasedUnconfirmed,
         Self::Conflict,
         Self::SenderStopped,
         Self::WriterStuck,
         Self::DiskLow,
         Self::BrokerDisconnected,
+        Self::FeedConsumerDown,
+        Self::FeedStale,
         Self::PublisherBlocked,
         Self::OldestJob,
         Self::RecordsWithoutJob,
@@ -102,6 +114,9 @@ impl AlertKind {
         Self::ForgedJob,
         Self::DroppedByBroker,
         Self::Shortfall,
+        Self::SnapshotDifference,
+        Self::FeedGap,
+        Self::Unproven,
         Self::Parked,
         Self::ApprovalWaiting,
         Self::ApprovalAbandoned,
@@ -138,6 +153,11 @@ impl AlertKind {
             Self::ReconcileDifferences => "SettledReconcileDifferences",
             Self::ComparisonsFail => "SettledComparisonsFail",
             Self::BookOutOfStep => "SettledBookOutOfStep",
+            Self::FeedConsumerDown => "SettledFeedConsumerDown",
+            Self::FeedStale => "SettledFeedStale",
+            Self::FeedGap => "SettledFeedGap",
+            Self::SnapshotDifference => "SettledSnapshotDifference",
+            Self::Unproven => "SettledUnproven",
             Self::Overdrawn => "SettledOverdrawn",
             Self::Shortfall => "SettledShortfall",
             Self::WriterStuck => "SettledWriterStuck",
@@ -163,6 +183,10 @@ impl AlertKind {
             | Self::OldestJob
             | Self::SenderStopped
             | Self::BrokerDisconnected
+            | Self::FeedConsumerDown
+            | Self::FeedStale
+            | Self::FeedGap
+            | Self::SnapshotDifference
             | Self::PublisherBlocked
             | Self::DroppedByBroker
             | Self::ForgedJob
@@ -179,6 +203,7 @@ impl AlertKind {
             | Self::OutcomesUnpublished
             | Self::ComparisonsFail
             | Self::BookOutOfStep
+            | Self::Unproven
             | Self::Overdrawn
             | Self::LogLong
             | Self::ArchiveFails
@@ -194,6 +219,9 @@ impl AlertKind {
             Self::SenderStopped
             | Self::SenderPaused
             | Self::BrokerDisconnected
+            | Self::FeedConsumerDown
+            | Self::FeedStale
+            | Self::FeedGap
             | Self::PublisherBlocked
             | Self::Parked
             | Self::RecordsWithoutJob
@@ -213,6 +241,8 @@ impl AlertKind {
             | Self::Quarantine
             | Self::OutcomesUnpublished
             | Self::ReconcileDifferences
+            | Self::SnapshotDifference
+            | Self::Unproven
             | Self::ComparisonsFail
             | Self::Shortfall
             | Self::ArchiveFails => false,

@@ -2,26 +2,20 @@
 //!
 //! A fed fact is always applied, at most once by its event id.
 
-use serde::{Deserialize, Deserializer, Serialize};
-use sha2::{Digest, Sha256};
+mod event;
+
+use serde::{Deserialize, Serialize};
 
 use super::{
-    amount::{Delta, Quantity},
+    amount::{Balance, Delta, Quantity},
     decimals::Decimals,
-    ids::{
-        BookEventId, ClientId, ConnectionId, CurrencyCode, PartnersClientId, PartnersConnectionId,
-    },
-    job::ContentHash,
+    ids::{ClientId, ConnectionId, CurrencyCode, PartnersClientId, PartnersConnectionId},
     ledger::{AccountKind, Movement, Phase},
-    limits::{ConnectionCaps, ConnectionLimits, CrossedLimits, CurrencyLimits},
-    object::{self, ObjectError},
+    limits::{ConnectionCaps, ConnectionLimits, CurrencyLimits},
+    time::TimestampMs,
 };
 
-/// Longest book event, in bytes of JSON.
-pub const EVENT_BYTES_MAX: usize = 16 * 1_024;
-
-/// Most events that are taken together; they share a transaction.
-pub const BOOK_EVENTS_MAX: usize = 500;
+pub use event::{BOOK_EVENTS_MAX, BookEvent, BookEventError, EVENT_BYTES_MAX, body_hash};
 
 /// A link between a client and this exchange, with the identifiers of both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +91,44 @@ impl Adjustment {
     }
 }
 
+/// A connection whose records may not be cleared until it is stated anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Suspension {
+    /// The connection at BitGo.
+    pub connection_id: ConnectionId,
+}
+
+/// What a connection has of one currency, as the exchange sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectedTotal {
+    /// The currency.
+    pub currency: CurrencyCode,
+    /// What is available and, besides it, what is locked for deallocations whose outcome the exchange
+    /// has not taken in yet; base units.
+    pub total: Balance,
+}
+
+/// Everything that a connection has, as the exchange sees it. A currency that it does not name is one
+/// of which the connection has nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BalanceSnapshot {
+    /// The connection at BitGo.
+    pub connection_id: ConnectionId,
+    /// What it has, each currency once.
+    pub totals: Vec<ExpectedTotal>,
+}
+
+/// A sign that the feed is up to date: everything that happened at the exchange before was fed before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// When the exchange sent it, by its own clock.
+    pub sent_at_ms: TimestampMs,
+}
+
 /// One fact from the exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type")]
@@ -104,6 +136,9 @@ pub enum BookFact {
     /// A connection as it is from now on.
     #[serde(rename = "connection.upserted")]
     ConnectionUpserted(Connection),
+    /// A connection that is inactive from now on.
+    #[serde(rename = "connection.suspended")]
+    ConnectionSuspended(Suspension),
     /// A currency as it is from now on.
     #[serde(rename = "currency.configured")]
     CurrencyConfigured(Currency),
@@ -113,6 +148,12 @@ pub enum BookFact {
     /// A signed change of `available`.
     #[serde(rename = "balance.adjusted")]
     BalanceAdjusted(Adjustment),
+    /// What a connection has, to be compared and never taken over.
+    #[serde(rename = "balance.snapshot")]
+    BalanceSnapshot(BalanceSnapshot),
+    /// The feed is up to date.
+    #[serde(rename = "book.heartbeat")]
+    Heartbeat(Heartbeat),
 }
 
 impl BookFact {
@@ -121,296 +162,28 @@ impl BookFact {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::ConnectionUpserted(_) => "connection.upserted",
+            Self::ConnectionSuspended(_) => "connection.suspended",
             Self::CurrencyConfigured(_) => "currency.configured",
             Self::ConnectionLimited(_) => "connection.limited",
             Self::BalanceAdjusted(_) => "balance.adjusted",
+            Self::BalanceSnapshot(_) => "balance.snapshot",
+            Self::Heartbeat(_) => "book.heartbeat",
         }
     }
-}
 
-/// A fact with the id that makes it idempotent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BookEvent {
-    id: BookEventId,
-    fact: BookFact,
-}
-
-/// Why a line or message is not a book event.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BookEventError {
-    /// More bytes than [`EVENT_BYTES_MAX`].
-    #[error("{bytes} bytes; an event has at most {EVENT_BYTES_MAX}")]
-    TooLarge {
-        /// How many there were.
-        bytes: usize,
-    },
-    /// Not the object that is expected.
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-    /// Limits that cannot all be meant.
-    #[error(transparent)]
-    LimitsCross(#[from] CrossedLimits),
-}
-
-/// The event's id and type, read before the rest because the type says what the rest is.
-#[derive(Deserialize)]
-struct Envelope {
-    #[serde(rename = "eventId")]
-    id: BookEventId,
-    #[serde(rename = "type")]
-    kind: EventType,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-enum EventType {
-    #[serde(rename = "connection.upserted")]
-    ConnectionUpserted,
-    #[serde(rename = "currency.configured")]
-    CurrencyConfigured,
-    #[serde(rename = "connection.limited")]
-    ConnectionLimited,
-    #[serde(rename = "balance.adjusted")]
-    BalanceAdjusted,
-}
-
-/// A fact with the envelope's fields beside it, so that any other field is unknown and refused: a
-/// misspelt `active` must not pass as an absent one.
-macro_rules! enveloped {
-    ($name:ident { $($field:ident : $type:ty),* $(,)? }) => {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase", deny_unknown_fields)]
-        struct $name {
-            #[serde(rename = "eventId", deserialize_with = "ignored")]
-            _id: (),
-            #[serde(rename = "type", deserialize_with = "ignored")]
-            _kind: (),
-            $($field: $type,)*
-        }
-    };
-}
-
-enveloped!(EnvelopedConnection {
-    connection_id: ConnectionId,
-    client_id: ClientId,
-    partners_client_id: PartnersClientId,
-    partners_connection_id: PartnersConnectionId,
-    active: bool,
-});
-enveloped!(EnvelopedCurrency {
-    currency: CurrencyCode,
-    enabled: bool,
-    quantity_min: Quantity,
-    quantity_max: Quantity,
-    decimals: Option<Decimals>,
-    exposure_max_total: Option<Quantity>,
-    exposure_max_per_connection: Option<Quantity>,
-    daily_allocation_max_per_connection: Option<Quantity>,
-    daily_deallocation_max_per_connection: Option<Quantity>,
-    approval_above: Option<Quantity>,
-});
-enveloped!(EnvelopedLimits {
-    connection_id: ConnectionId,
-    currency: CurrencyCode,
-    exposure_max_per_connection: Option<Quantity>,
-    daily_allocation_max_per_connection: Option<Quantity>,
-    daily_deallocation_max_per_connection: Option<Quantity>,
-    approval_above: Option<Quantity>,
-});
-enveloped!(EnvelopedAdjustment {
-    connection_id: ConnectionId,
-    currency: CurrencyCode,
-    delta: Delta,
-});
-
-/// The caps among the fields of an event.
-macro_rules! caps {
-    ($fields:ident) => {
-        ConnectionCaps {
-            exposure_max_per_connection: $fields.exposure_max_per_connection,
-            daily_allocation_max_per_connection: $fields.daily_allocation_max_per_connection,
-            daily_deallocation_max_per_connection: $fields.daily_deallocation_max_per_connection,
-            approval_above: $fields.approval_above,
-        }
-    };
-}
-
-fn ignored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-    serde::de::IgnoredAny::deserialize(deserializer).map(|_| ())
-}
-
-impl BookEvent {
-    /// Reads one event: `{"eventId": …, "type": …, …}`, every field known.
-    ///
-    /// # Errors
-    /// [`BookEventError`], for a reader.
-    pub fn parse(text: &str) -> Result<Self, BookEventError> {
-        if text.len() > EVENT_BYTES_MAX {
-            return Err(BookEventError::TooLarge { bytes: text.len() });
-        }
-        let envelope: Envelope = object::parse(text)?;
-        let fact = match envelope.kind {
-            EventType::ConnectionUpserted => {
-                let fields: EnvelopedConnection = object::parse(text)?;
-                BookFact::ConnectionUpserted(Connection {
-                    connection_id: fields.connection_id,
-                    client_id: fields.client_id,
-                    partners_client_id: fields.partners_client_id,
-                    partners_connection_id: fields.partners_connection_id,
-                    active: fields.active,
-                })
-            }
-            EventType::CurrencyConfigured => {
-                let fields: EnvelopedCurrency = object::parse(text)?;
-                let caps = caps!(fields);
-                let currency = Currency {
-                    currency: fields.currency,
-                    enabled: fields.enabled,
-                    quantity_min: fields.quantity_min,
-                    quantity_max: fields.quantity_max,
-                    decimals: fields.decimals,
-                    exposure_max_total: fields.exposure_max_total,
-                    caps,
-                };
-                currency.limits().check()?;
-                BookFact::CurrencyConfigured(currency)
-            }
-            EventType::ConnectionLimited => {
-                let fields: EnvelopedLimits = object::parse(text)?;
-                let caps = caps!(fields);
-                BookFact::ConnectionLimited(ConnectionLimits {
-                    connection_id: fields.connection_id,
-                    currency: fields.currency,
-                    caps,
-                })
-            }
-            EventType::BalanceAdjusted => {
-                let fields: EnvelopedAdjustment = object::parse(text)?;
-                BookFact::BalanceAdjusted(Adjustment {
-                    connection_id: fields.connection_id,
-                    currency: fields.currency,
-                    delta: fields.delta,
-                })
-            }
-        };
-        Ok(Self { id: envelope.id, fact })
-    }
-
-    /// The exchange's id of the event.
+    /// The connection that it is about, if it is about one.
     #[must_use]
-    pub fn id(&self) -> &BookEventId {
-        &self.id
+    pub const fn connection_id(&self) -> Option<ConnectionId> {
+        match self {
+            Self::ConnectionUpserted(connection) => Some(connection.connection_id),
+            Self::ConnectionSuspended(suspension) => Some(suspension.connection_id),
+            Self::ConnectionLimited(limits) => Some(limits.connection_id),
+            Self::BalanceAdjusted(adjustment) => Some(adjustment.connection_id),
+            Self::BalanceSnapshot(snapshot) => Some(snapshot.connection_id),
+            Self::CurrencyConfigured(_) | Self::Heartbeat(_) => None,
+        }
     }
-
-    /// What it says.
-    #[must_use]
-    pub fn fact(&self) -> &BookFact {
-        &self.fact
-    }
-
-    /// The fact as stored: compact JSON in one order, whatever order it arrived in.
-    ///
-    /// # Errors
-    /// Never for these types; serde's signature has an error.
-    pub fn canonical_body(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(&self.fact)
-    }
-}
-
-/// The hash of a stored fact: one event id with two hashes is a contradiction.
-#[must_use]
-pub fn body_hash(canonical_body: &str) -> ContentHash {
-    let digest: [u8; 32] = Sha256::digest(canonical_body.as_bytes()).into();
-    ContentHash::from(digest)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CONNECTION: &str = r#"{"eventId":"c-1","type":"connection.upserted",
-        "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a",
-        "clientId":"5d1f0e3a-2b6c-4f0d-8a37-1f0a3c9b2d11",
-        "partnersClientId":"client-001","partnersConnectionId":"conn-001","active":true}"#;
-
-    #[test]
-    fn reads_each_kind_of_event() {
-        let event = BookEvent::parse(CONNECTION).unwrap();
-        assert_eq!(event.id().as_str(), "c-1");
-        assert_eq!(event.fact().kind(), "connection.upserted");
-        let currency = r#"{"type":"currency.configured","eventId":"x","currency":"BTC",
-            "enabled":true,"quantityMin":"1","quantityMax":"5"}"#;
-        assert_eq!(BookEvent::parse(currency).unwrap().fact().kind(), "currency.configured");
-        let adjusted = r#"{"type":"balance.adjusted","eventId":"y","currency":"BTC","delta":"-5",
-            "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a"}"#;
-        assert_eq!(
-            BookEvent::parse(adjusted).unwrap().canonical_body().unwrap(),
-            r#"{"type":"balance.adjusted","connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a","currency":"BTC","delta":"-5"}"#
-        );
-    }
-
-    #[test]
-    fn refuses_unknown_missing_and_repeated_fields() {
-        for broken in [
-            CONNECTION.replace("\"active\":true", "\"activ\":true"),
-            CONNECTION.replace(",\"active\":true", ""),
-            CONNECTION.replace("\"active\":true", "\"active\":true,\"active\":false"),
-            CONNECTION.replace("\"active\":true", "\"active\":\"true\""),
-            CONNECTION.replace("connection.upserted", "connection.deleted"),
-            CONNECTION.replace("\"c-1\"", "\"\""),
-            CONNECTION.replace("9e8d", "9E8D"),
-            format!("[{CONNECTION}]"),
-            format!("{CONNECTION} {CONNECTION}"),
-        ] {
-            assert!(BookEvent::parse(&broken).is_err(), "{broken}");
-        }
-    }
-
-    #[test]
-    fn refuses_limits_that_cross_and_movements_of_nothing() {
-        let crossed = r#"{"type":"currency.configured","eventId":"x","currency":"BTC",
-            "enabled":true,"quantityMin":"6","quantityMax":"5"}"#;
-        assert!(matches!(BookEvent::parse(crossed), Err(BookEventError::LimitsCross(_))));
-        let nothing = r#"{"type":"balance.adjusted","eventId":"y","currency":"BTC","delta":"0",
-            "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a"}"#;
-        assert!(BookEvent::parse(nothing).is_err());
-    }
-
-    #[test]
-    fn limits_are_optional_and_what_is_absent_stays_out_of_the_fact() {
-        let plain = r#"{"type":"currency.configured","currency":"BTC","enabled":true,"quantityMin":"1","quantityMax":"5"}"#;
-        let with_id = |fact: &str| fact.replace(r#"{"type""#, r#"{"eventId":"x","type""#);
-        let event = BookEvent::parse(&with_id(plain)).unwrap();
-        assert_eq!(event.canonical_body().unwrap(), plain);
-        let all = r#"{"type":"currency.configured","currency":"BTC","enabled":true,"quantityMin":"1","quantityMax":"5","decimals":8,"exposureMaxTotal":"90","exposureMaxPerConnection":"50","dailyAllocationMaxPerConnection":"9","dailyDeallocationMaxPerConnection":"8","approvalAbove":"4"}"#;
-        let event = BookEvent::parse(&with_id(all)).unwrap();
-        assert_eq!(event.canonical_body().unwrap(), all);
-        let crossed = with_id(all).replace("\"90\"", "\"49\"");
-        assert!(matches!(BookEvent::parse(&crossed), Err(BookEventError::LimitsCross(_))));
-        let of_one = r#"{"type":"connection.limited","connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a","currency":"BTC","approvalAbove":"4"}"#;
-        let event = BookEvent::parse(&with_id(of_one)).unwrap();
-        assert_eq!(event.canonical_body().unwrap(), of_one);
-        for misspelt in [
-            with_id(all).replace("exposureMaxTotal", "exposureMax"),
-            with_id(all).replace("\"decimals\":8", "\"decimals\":78"),
-            with_id(all).replace("\"decimals\":8", "\"decimals\":\"8\""),
-            with_id(all).replace("\"decimals\":8", "\"decimals\":-1"),
-            with_id(of_one).replace("approvalAbove", "approval_above"),
-            with_id(of_one).replace("approvalAbove", "exposureMaxTotal"),
-            with_id(of_one).replace("\"4\"", "4"),
-            with_id(of_one).replace("\"4\"", "\"-4\""),
-        ] {
-            assert!(BookEvent::parse(&misspelt).is_err(), "{misspelt}");
-        }
-    }
-
-    #[test]
-    fn one_fact_has_one_hash_whatever_its_order() {
-        let reordered = r#"{"partnersConnectionId":"conn-001","active":true,
-            "clientId":"5d1f0e3a-2b6c-4f0d-8a37-1f0a3c9b2d11","eventId":"other",
-            "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a",
-            "partnersClientId":"client-001","type":"connection.upserted"}"#;
-        let first = BookEvent::parse(CONNECTION).unwrap().canonical_body().unwrap();
-        let second = BookEvent::parse(reordered).unwrap().canonical_body().unwrap();
-        assert_eq!(body_hash(&first), body_hash(&second));
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{
     amount::Amount,
     decision::{Decision, Outcome},
+    feed::BookSequence,
     ids::{
         ClientId, ConnectionId, FromStrVisitor, JobSeq, PartnersClientId, PartnersConnectionId,
         PartnersRecordId, RecordId,
@@ -181,6 +182,12 @@ pub struct Job {
     pub verified_at: Option<TimestampMs>,
     /// The `pendingApprovalId` that the record had then.
     pub approval_before: Option<String>,
+    /// How far its connection's feed must have come before it is decided; never changes.
+    pub book_sequence: Option<BookSequence>,
+    /// The gate's open time from which its waiting for the book counts; `None` if there was no feed.
+    pub waits_since: Option<Duration>,
+    /// Whether it waits until its connection's feed moves, or its next step is due.
+    pub waits_for_book: bool,
 }
 
 impl Job {
@@ -205,6 +212,9 @@ impl Job {
             tried_since: None,
             verified_at: None,
             approval_before: None,
+            book_sequence: None,
+            waits_since: None,
+            waits_for_book: false,
         }
     }
 

@@ -127,11 +127,13 @@ pub enum Kind {
     ArchivedJobs,
     /// What operators did.
     Actions,
+    /// What was found to be wrong with the feed.
+    FeedFindings,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are hashed.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Ledger,
         Self::SigningKeys,
         Self::Restores,
@@ -149,6 +151,7 @@ impl Kind {
         Self::Archives,
         Self::ArchivedJobs,
         Self::Actions,
+        Self::FeedFindings,
     ];
 
     /// One word for rows and hashes.
@@ -172,6 +175,7 @@ impl Kind {
             Self::Archives => "archives",
             Self::ArchivedJobs => "archived_jobs",
             Self::Actions => "actions",
+            Self::FeedFindings => "feed_findings",
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{
     amount::{Amount, Quantity},
+    feed::BookSequence,
     ids::{
         ClientId, ConnectionId, CurrencyCode, PartnersClientId, PartnersConnectionId,
         PartnersRecordId, RecordId,
@@ -37,19 +38,22 @@ pub enum RefusalCode {
     ContentDiffers,
     /// OES's record is not what the message says.
     NotAsAtOes,
+    /// An event of the feed is about a connection that the book does not have.
+    UnknownConnection,
     /// The database refused to hold it.
     NotStorable,
 }
 
 impl RefusalCode {
     /// All codes, for metrics and tests.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::TooLarge,
         Self::NotUtf8,
         Self::NotJson,
         Self::BadField,
         Self::ContentDiffers,
         Self::NotAsAtOes,
+        Self::UnknownConnection,
         Self::NotStorable,
     ];
 
@@ -63,6 +67,7 @@ impl RefusalCode {
             Self::BadField => "bad_field",
             Self::ContentDiffers => "content_differs",
             Self::NotAsAtOes => "not_as_at_oes",
+            Self::UnknownConnection => "unknown_connection",
             Self::NotStorable => "not_storable",
         }
     }
@@ -110,6 +115,17 @@ struct RawJob {
     partners_allocation_id: Option<PartnersRecordId>,
     deallocation_id: Option<RecordId>,
     partners_deallocation_id: Option<PartnersRecordId>,
+    book_sequence: Option<BookSequence>,
+}
+
+/// A job as a message asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobMessage {
+    /// What it is about.
+    pub terms: JobTerms,
+    /// How far its connection's feed must have come before it is decided. Not part of what makes two
+    /// messages the same job: the first one holds.
+    pub book_sequence: Option<BookSequence>,
 }
 
 #[derive(Deserialize)]
@@ -118,11 +134,19 @@ struct RawAmount {
     quantity: Quantity,
 }
 
-/// Reads one job message.
+/// Reads what one job message is about.
 ///
 /// # Errors
 /// A [`Refusal`] that says what is wrong with it.
 pub fn parse_job(bytes: &[u8]) -> Result<JobTerms, Refusal> {
+    parse_message(bytes).map(|message| message.terms)
+}
+
+/// Reads one job message.
+///
+/// # Errors
+/// A [`Refusal`] that says what is wrong with it.
+pub fn parse_message(bytes: &[u8]) -> Result<JobMessage, Refusal> {
     if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(Refusal::new(
             RefusalCode::TooLarge,
@@ -136,7 +160,8 @@ pub fn parse_job(bytes: &[u8]) -> Result<JobTerms, Refusal> {
         ObjectError::NotJson(detail) => Refusal::new(RefusalCode::NotJson, detail),
         ObjectError::BadField(detail) => Refusal::new(RefusalCode::BadField, detail),
     })?;
-    terms(raw)
+    let book_sequence = raw.book_sequence;
+    Ok(JobMessage { terms: terms(raw)?, book_sequence })
 }
 
 /// Picks the identifiers that belong to the type; the other type's must be absent, or the message

@@ -7,6 +7,7 @@ use super::{
     action::{ActionKind, Switch},
     amount::{Balance, Quantity},
     decision::Outcome,
+    feed::{BookSequence, Gap, TotalDiffers},
     ids::{ConnectionId, CurrencyCode, RecordId},
     job::JobType,
     state::{ConflictKind, ParkReason},
@@ -99,6 +100,34 @@ pub enum News {
         currency: CurrencyCode,
         /// What it is now, base units.
         available: Balance,
+    },
+    /// Numbers of a connection's feed did not come.
+    FeedGap {
+        /// Whose.
+        connection: ConnectionId,
+        /// Which.
+        gap: Gap,
+    },
+    /// An event came with a number that was there before, or too late: nothing that it says was taken.
+    FeedOld {
+        /// Whose.
+        connection: ConnectionId,
+        /// Its number.
+        sequence: BookSequence,
+    },
+    /// A snapshot states other totals than the book has.
+    SnapshotDiffers {
+        /// Whose.
+        connection: ConnectionId,
+        /// In what.
+        differs: Vec<TotalDiffers>,
+    },
+    /// A snapshot agrees with the book again, or for the first time since a restore.
+    SnapshotAgrees {
+        /// Whose.
+        connection: ConnectionId,
+        /// Whether that lets decisions go on after a restore.
+        proves: bool,
     },
     /// OES cleared a deallocation that was released here, and the book could not cover it.
     Shortfall {

@@ -13,6 +13,7 @@ impl Checks {
         let released = readers.released_unconfirmed().await?;
         let approvals = readers.approvals_waiting().await?;
         let outbox = readers.outbox_waiting().await?;
+        let gate = self.gate.look(self.clock.now());
         let notices = readers.notices_waiting().await?;
         Ok(Snapshot {
             jobs: readers
@@ -41,6 +42,9 @@ impl Checks {
             consumer_connected: self.health.is_broker_connected(BrokerSide::Consumer),
             publisher_connected: self.health.is_broker_connected(BrokerSide::Publisher),
             publisher_blocked: self.health.is_publisher_blocked(),
+            feed_connected: gate.is_fed.then(|| self.health.is_broker_connected(BrokerSide::Feed)),
+            gate,
+            feeds: readers.feeds_at_work().await?,
             batch_age: self.health.batch_age(),
             comparisons: readers.past_runs().await?,
             clock_ahead: self.clock.ahead(),

@@ -19,10 +19,11 @@ use crate::{
         amount::Balance,
         ids::CurrencyCode,
         job::JobType,
+        lag::GateView,
         state::State,
         time::TimestampMs,
     },
-    store::runs::PastRuns,
+    store::{query::FeedsAtWork, runs::PastRuns},
 };
 
 /// Reasons for which the sender can be stopped, for the gauge that has a line for each.
@@ -96,6 +97,12 @@ pub struct Snapshot {
     pub clock_ahead: Duration,
     /// Jobs that wait for the read before their decision.
     pub verification_waiting: u64,
+    /// Whether the exchange's feed is consumed, where one is configured.
+    pub feed_connected: Option<bool>,
+    /// Whether the book is far enough for decisions.
+    pub gate: GateView,
+    /// Connections whose feeds need a look.
+    pub feeds: FeedsAtWork,
     /// Room that is left on volumes that the daemon writes to, by what is there.
     pub free_bytes: Vec<(&'static str, u64)>,
 }
@@ -231,9 +238,13 @@ impl Shown {
         self.notices_waiting.set(gauge(notices));
         self.notices_age.set(age(oldest));
         self.dropped.set(gauge(snapshot.dropped.unwrap_or(0)));
-        for (kind, connected) in
-            [("consumer", snapshot.consumer_connected), ("publisher", snapshot.publisher_connected)]
-        {
+        let sides = [
+            ("consumer", Some(snapshot.consumer_connected)),
+            ("publisher", Some(snapshot.publisher_connected)),
+            ("feed", snapshot.feed_connected),
+        ];
+        for (kind, connected) in sides {
+            let Some(connected) = connected else { continue };
             self.broker_connected.get_or_create(&KindLabels { kind }).set(i64::from(connected));
         }
         self.publisher_blocked.set(i64::from(snapshot.publisher_blocked));

@@ -40,7 +40,8 @@ const fn command(reason: ParkReason) -> &'static str {
         | ParkReason::PredatesRestore
         | ParkReason::NotShown
         | ParkReason::Unreadable
-        | ParkReason::EndedAtOes => {
+        | ParkReason::EndedAtOes
+        | ParkReason::BookBehind => {
             "then `settled jobs retry ID --reason \"…\"`: nothing is decided yet, and it is decided as if it \
              had just arrived"
         }
@@ -82,6 +83,10 @@ const fn parked(reason: ParkReason) -> &'static str {
         ParkReason::EndedAtOes => {
             "OES ended the record before it was decided here, and the book cannot follow it: bring the book \
              up to date"
+        }
+        ParkReason::BookBehind => {
+            "the feed of its connection has not come to the event that it names: `settled book feed --wrong` \
+             shows what is missing"
         }
         ParkReason::RefusedByOes => {
             "OES answered 400 or 422 and still holds the record: its answer, above, says why. Put that right"

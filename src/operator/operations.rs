@@ -14,7 +14,7 @@ use crate::{
         action::{Operator, Switch},
         decision::Outcome,
         ids::{QuarantineSeq, RecordId},
-        message::parse_job,
+        message::{JobMessage, parse_message},
         record::RecordStatus,
     },
     pipeline::record::{Intake, Recorded},
@@ -166,13 +166,13 @@ impl Operations {
     ) -> Result<Requeueing, OperationError> {
         let found = self.readers.quarantined(message).await?;
         let found = found.ok_or(OperationError::UnknownMessage(message.get()))?;
-        let terms = match parse_job(&found.bytes) {
-            Ok(terms) => terms,
+        let JobMessage { terms, book_sequence } = match parse_message(&found.bytes) {
+            Ok(message) => message,
             Err(refusal) => return Ok(Requeueing::StillBad(refusal.to_string())),
         };
         let record = terms.record_id;
         let raw = String::from_utf8_lossy(&found.bytes).into_owned();
-        let intake = Intake { terms, raw, queue: found.line.queue };
+        let intake = Intake { terms, raw, queue: found.line.queue, book_sequence };
         let recorded = self.writer.requeue(message, intake, by.clone()).await?;
         Ok(match recorded.map_err(OperationError::Refused)? {
             Recorded::New(_) => Requeueing::New(record),

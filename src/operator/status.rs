@@ -14,7 +14,8 @@ use crate::{
     store::{
         Readers, StoreError,
         query::{
-            ApprovalsWaiting, OldestJob, ReleasedUnconfirmed, StateCount, SwitchLine, TroubleLine,
+            ApprovalsWaiting, FeedsAtWork, OldestJob, ReleasedUnconfirmed, StateCount, SwitchLine,
+            TroubleLine,
         },
     },
 };
@@ -47,6 +48,8 @@ pub struct Status {
     pub quarantined: u64,
     /// What records move that are not final, by currency: the amounts at risk.
     pub at_risk: Vec<AtRisk>,
+    /// Connections whose feeds need a look.
+    pub feeds: FeedsAtWork,
     /// What operators have switched off, and on again.
     pub switches: Vec<SwitchLine>,
     /// The latest attempts that OES did not accept.
@@ -95,6 +98,7 @@ pub async fn status(
         outbox_waiting: readers.unpublished_count().await?,
         quarantined: readers.quarantined_count().await?,
         at_risk: at_risk.map(|(currency, quantity)| AtRisk { currency, quantity }).collect(),
+        feeds: readers.feeds_at_work().await?,
         switches: readers.switches().await?,
         last_troubles: readers.last_troubles(TROUBLES_SHOWN).await?,
     };
@@ -146,7 +150,24 @@ fn attention(status: &Status) -> Vec<Attention> {
         let look = "settled jobs list --reason needs_approval";
         found.push(needs(what, approvals.oldest_since_ms, look));
     }
+    found.extend(feeds(&status.feeds));
     found
+}
+
+/// What is wrong with what the exchange feeds.
+fn feeds(feeds: &FeedsAtWork) -> impl Iterator<Item = Attention> {
+    let connections = |number: u64| match number {
+        1 => "1 connection".to_owned(),
+        more => format!("{more} connections"),
+    };
+    let lines = [
+        (feeds.differing, "of the book are not as the exchange's snapshot has them"),
+        (feeds.with_gaps, "have missing events in their feed"),
+        (feeds.unproven, "are not decided about since the restore"),
+    ];
+    lines.into_iter().filter(|(number, _)| *number > 0).map(move |(number, what)| {
+        needs(format!("{} {what}", connections(number)), None, "settled book feed --wrong")
+    })
 }
 
 /// Parts of the daemon that are not ready; what is switched off is one of them, if there is a daemon.
@@ -200,6 +221,11 @@ const fn is_told_above(kind: AlertKind, are_stuck: bool) -> bool {
         | AlertKind::SenderPaused
         | AlertKind::BrokerDisconnected
         | AlertKind::PublisherBlocked
+        | AlertKind::FeedConsumerDown
+        | AlertKind::FeedStale
+        | AlertKind::FeedGap
+        | AlertKind::SnapshotDifference
+        | AlertKind::Unproven
         | AlertKind::WriterStuck => true,
         AlertKind::ApprovalAbandoned
         | AlertKind::OldestJob

@@ -46,6 +46,8 @@ pub enum Approval {
     },
     /// It waits for something else first; nothing was changed.
     Waits,
+    /// The book is not far enough for a decision, so nothing was changed; this is why.
+    BookIsBehind(String),
     /// Nothing is decided at present, so nothing was changed.
     DecisionsAreOff,
     /// There is no job about this record.
@@ -75,6 +77,9 @@ pub fn approve(
     if before != State::Parked(ParkReason::NeedsApproval) {
         let (state, decided) = (before.to_string(), decided_as(job));
         return Ok(Approval::NotWaiting { state, decided });
+    }
+    if let Some(behind) = decide::behind(work, job) {
+        return Ok(Approval::BookIsBehind(behind.to_string()));
     }
     let decided_by = DecidedBy::Operator { who: by.who.clone(), reason: by.reason.clone() };
     let decided = decide::decide_with_word(work, seq, said, decided_by, conditions)?;

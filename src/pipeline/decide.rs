@@ -1,6 +1,6 @@
 //! Decide: the policy over the book as it is now, and the hold that goes with it.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -12,13 +12,14 @@ use crate::{
     domain::{
         action::Switch,
         decision::{DecidedBy, Decision},
-        ids::JobSeq,
+        feed::BookSequence,
+        ids::{ConnectionId, JobSeq},
         job::Job,
+        lag::Shut,
         ledger::{self, AccountKind},
         news::News,
         policy::{BookView, OperatorWord, Ruling, rule},
         state::{Event, ParkReason, State},
-        time::TimestampMs,
         verification::Verification,
     },
     store::{
@@ -36,7 +37,7 @@ const DECISIONS_MAX: usize = 256;
 pub enum Decided {
     /// It is decided, and may be signed.
     Decided,
-    /// It waits for its connection.
+    /// It waits: for its connection, for the read of its record, or for the book.
     Waits,
     /// An operator must look.
     Parked(ParkReason),
@@ -51,13 +52,16 @@ pub struct Conditions {
     pub verification: Verification,
     /// Pace of reading the record of a job that waits for an operator.
     pub slow_read_every: Duration,
+    /// How long a job waits for the event of its connection's feed that it names.
+    pub sequence_wait_max: Duration,
 }
 
 impl Conditions {
-    /// Whether a job for an unknown connection has waited long enough.
+    /// Whether a job for an unknown connection has waited long enough. Where there is a feed, only time
+    /// for which the book was far enough counts.
     #[must_use]
-    pub fn is_grace_over(&self, job: &Job, now: TimestampMs) -> bool {
-        now >= job.received_at.after(self.grace)
+    pub fn is_grace_over(&self, job: &Job, work: &Work) -> bool {
+        work.has_waited(job) >= self.grace
     }
 }
 
@@ -72,8 +76,9 @@ pub fn decide(work: &mut Work, seq: JobSeq, conditions: &Conditions) -> Result<D
     };
     let ruling = rule(&work.job(seq)?.terms, &view);
     if ruling == Ruling::WaitForConnection {
-        let job = work.job_mut(seq)?;
-        job.next_step_at = Some(job.received_at.after(conditions.grace));
+        let left = conditions.grace.saturating_sub(work.has_waited(work.job(seq)?));
+        let next = work.now().after(left);
+        work.job_mut(seq)?.next_step_at = Some(next);
     }
     carry_out(work, seq, ruling, &view, DecidedBy::Policy, conditions)
 }
@@ -117,8 +122,126 @@ fn look(
     if conditions.verification.is_needed(work.restored_at()) && job.verified_at.is_none() {
         return wait_for_verification(work, seq).map(Looked::Not);
     }
-    let grace_over = conditions.is_grace_over(job, work.now());
+    if let Some(decided) = wait_for_book(work, seq, conditions)? {
+        return Ok(Looked::Not(decided));
+    }
+    let job = work.job(seq)?;
+    let grace_over = conditions.is_grace_over(job, work);
     Ok(Looked::View(Box::new(view_of(work, job, grace_over, operator)?)))
+}
+
+/// Jobs must not overtake the book. Answers what becomes of a job that would.
+fn wait_for_book(
+    work: &mut Work,
+    seq: JobSeq,
+    conditions: &Conditions,
+) -> Result<Option<Decided>, WorkError> {
+    let gate = work.gate();
+    let job = work.job(seq)?;
+    if gate.is_fed && job.waits_since.is_none() {
+        // It came before there was a feed.
+        work.job_mut(seq)?.waits_since = Some(gate.open_time);
+    }
+    let job = work.job(seq)?;
+    let (now, left) = (work.now(), sequence_wait_left(work, job, conditions));
+    let is_undecided = job.state == State::Received;
+    match behind(work, job) {
+        None => Ok(None),
+        // When the gate opens, every job is looked at.
+        Some(Behind::Gate(_)) => Ok(Some(Decided::Waits)),
+        Some(Behind::Sequence(_)) if is_undecided && left.is_zero() => {
+            park_behind(work, seq)?;
+            Ok(Some(Decided::Parked(ParkReason::BookBehind)))
+        }
+        Some(behind @ (Behind::Unproven | Behind::Sequence(_))) => {
+            let job = work.job_mut(seq)?;
+            if is_undecided {
+                job.waits_for_book = true;
+                job.next_step_at = (behind != Behind::Unproven).then(|| now.after(left));
+            }
+            Ok(Some(Decided::Waits))
+        }
+    }
+}
+
+/// How long a job may still wait for the event that it names, since it came or was sent on.
+fn sequence_wait_left(work: &Work, job: &Job, conditions: &Conditions) -> Duration {
+    let waited = work.has_waited(job).min(work.now().since(job.state_since));
+    conditions.sequence_wait_max.saturating_sub(waited)
+}
+
+/// Whether the book must come further before it can follow what OES has ended already. An event that a
+/// job names is not waited for longer than the job may.
+#[must_use]
+pub fn must_wait_for_book(work: &Work, job: &Job, conditions: &Conditions) -> bool {
+    match behind(work, job) {
+        None => false,
+        Some(Behind::Gate(_) | Behind::Unproven) => true,
+        Some(Behind::Sequence(_)) => !sequence_wait_left(work, job, conditions).is_zero(),
+    }
+}
+
+/// In what the book is not far enough for a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// For any.
+    Gate(Shut),
+    /// The book was restored, and nothing has shown since that it is right about the job's connection.
+    Unproven,
+    /// The feed of the job's connection has not come as far as the job asks for.
+    Sequence(BookSequence),
+}
+
+impl fmt::Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gate(shut) => shut.fmt(f),
+            Self::Unproven => f.write_str(
+                "the book was restored, and nothing has shown since that it is right about this connection: \
+                 a snapshot that agrees does, or `settled book accept-snapshot`",
+            ),
+            Self::Sequence(sequence) => {
+                write!(f, "the feed of its connection has not come to number {sequence}")
+            }
+        }
+    }
+}
+
+/// Whether the book is far enough to decide a job, and if not, in what.
+#[must_use]
+pub fn behind(work: &Work, job: &Job) -> Option<Behind> {
+    if let Some(shut) = work.gate().shut {
+        return Some(Behind::Gate(shut));
+    }
+    let feed = work.feed(job.terms.connection_id);
+    if feed.is_unproven {
+        return Some(Behind::Unproven);
+    }
+    let sequence = job.book_sequence.filter(|sequence| !feed.order.has_reached(*sequence));
+    sequence.map(Behind::Sequence)
+}
+
+fn park_behind(work: &mut Work, seq: JobSeq) -> Result<(), WorkError> {
+    let reason = ParkReason::BookBehind;
+    work.advance(seq, Event::Park(reason), None)?;
+    let job = work.job_mut(seq)?;
+    (job.waits_for_book, job.waits_since) = (false, None);
+    let (record, asked) = (job.terms.record_id, job.book_sequence);
+    let feed = work.feed(job_connection(work, seq)?);
+    work.note(
+        seq,
+        JobEventKind::Parked,
+        &json!({
+            "reason": reason.as_str(), "bookSequence": asked, "feedHas": feed.order.last,
+            "missing": feed.order.missing,
+        }),
+    );
+    work.tell(News::Parked { record, reason, why: None });
+    Ok(())
+}
+
+fn job_connection(work: &Work, seq: JobSeq) -> Result<ConnectionId, WorkError> {
+    Ok(work.job(seq)?.terms.connection_id)
 }
 
 /// The book as it is now for one job.
@@ -222,7 +345,8 @@ pub fn is_undecided(work: &Work, seq: JobSeq) -> Result<bool, WorkError> {
     Ok(work.job(seq)?.state == State::Received)
 }
 
-/// Decides the jobs that had to wait, when their connection becomes known or their grace ends.
+/// Decides the jobs that had to wait, when their connection becomes known, their grace ends, or the book
+/// is far enough.
 ///
 /// # Errors
 /// [`StoreError`] when the book cannot be read.
@@ -236,8 +360,8 @@ pub async fn run(
 ) -> Result<(), StoreError> {
     let switches = writer.switches();
     loop {
-        if !switches.is_on(Switch::Signing) {
-            // The bell rings when it is on again.
+        if !switches.is_on(Switch::Signing) || writer.gate().look(clock.now()).shut.is_some() {
+            // The bell rings when it is on again, and when the gate opens.
             if rest(&wake.decide, None, clock.as_ref(), &stop).await == Rested::Stop {
                 return Ok(());
             }

@@ -1,4 +1,10 @@
 //! Receive: deliveries become commands, and are acknowledged once those are committed.
+//!
+//! Jobs and what the exchange feeds come over a [`Lane`] each: sessions, bounds and manners are the same,
+//! what a delivery means is not.
+
+mod feed;
+mod jobs;
 
 use std::{
     sync::Arc,
@@ -6,22 +12,20 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesOrdered};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::record::{Intake, Recorded, bad_message};
+use super::record::bad_message;
 use crate::{
-    broker::{self, BrokerError, ConsumerSession, Delivery},
+    broker::{self, BrokerError, ConsumerSession, Consuming, Delivery},
     config::BrokerConfig,
-    crash,
-    domain::{
-        action::Switch,
-        message::{Refusal, RefusalCode, parse_job},
-    },
-    health::{BrokerSide, Health},
+    domain::{action::Switch, message::Refusal},
+    health::{BrokerSide, Health, pulse::Pulse},
     metrics::Metrics,
-    writer::{Recording, WriterGone, WriterHandle},
+    writer::{WriterGone, WriterHandle},
 };
+
+pub use feed::FeedLane;
+pub use jobs::JobsLane;
 
 /// What is unacknowledged until one commit has succeeded: a message that brings the process down
 /// brings it down alone.
@@ -30,11 +34,40 @@ const CAUTIOUS_PREFETCH: u16 = 1;
 /// How long a session must last for its end not to count as one more failure in a row.
 const SESSION_LASTED: Duration = Duration::from_secs(30);
 
-/// Takes deliveries from the jobs queue, session after session.
-pub struct Receiver {
+/// What is consumed, and what its deliveries mean.
+pub trait Lane: Send + Sync {
+    /// Whose connection it is.
+    const SIDE: BrokerSide;
+
+    /// How its queue is consumed.
+    fn consuming(&self, prefetch: u16) -> Consuming<'_>;
+
+    /// The pulse of its loop.
+    fn pulse<'h>(&self, health: &'h Health) -> &'h Pulse;
+
+    /// What an operator can switch it off with, if anything.
+    fn switch(&self) -> Option<Switch>;
+
+    /// Sends one delivery on its way. The answer is awaited elsewhere, so that others can follow.
+    fn take(&self, delivery: Delivery) -> impl Future<Output = Pending> + Send;
+
+    /// A session is open; so many messages were in the queue before.
+    fn connected(&self, backlog: u32);
+
+    /// So many deliveries are committed.
+    fn committed(&self, deliveries: u64);
+
+    /// The session is over.
+    fn disconnected(&self);
+}
+
+/// Takes deliveries of a lane, session after session.
+pub struct Receiver<L> {
+    /// What is consumed.
+    pub lane: L,
     /// The broker.
     pub config: BrokerConfig,
-    /// Where messages go.
+    /// What operators have switched off.
     pub writer: WriterHandle,
     /// What is counted.
     pub metrics: Arc<Metrics>,
@@ -89,24 +122,26 @@ enum Turn {
     Look,
 }
 
-/// A delivery on its way through the writer; true once something is committed for it.
-type Pending = std::pin::Pin<Box<dyn Future<Output = Result<u64, WriterGone>> + Send>>;
+/// A delivery on its way through the writer: its tag, once something is committed for it.
+pub type Pending = std::pin::Pin<Box<dyn Future<Output = Result<u64, WriterGone>> + Send>>;
 
-impl Receiver {
+impl<L: Lane> Receiver<L> {
     /// Receives until the daemon ends.
     pub async fn run(self, stop: CancellationToken) {
         let schedule = self.config.reconnect_schedule();
         let mut course = Course::default();
         let switches = self.writer.switches();
         while !stop.is_cancelled() {
-            if !switches.is_on(Switch::Intake) {
-                let _resting = self.health.receiver_pulse.rest();
+            if let Some(switch) = self.lane.switch()
+                && !switches.is_on(switch)
+            {
+                let _resting = self.pulse().rest();
                 tokio::select! {
                     () = stop.cancelled() => break,
-                    () = switches.until(Switch::Intake, true) => {}
+                    () = switches.until(switch, true) => {}
                 }
             }
-            self.health.receiver_pulse.beat();
+            self.pulse().beat();
             let began = Instant::now();
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
@@ -116,21 +151,19 @@ impl Receiver {
                 Ok(session) => self.session(session, &mut course, &stop).await,
                 Err(error) => SessionEnd::Lost(error),
             };
-            self.health.broker_connected(BrokerSide::Consumer, false);
-            self.health.receiver_pulse.beat();
+            self.health.broker_connected(L::SIDE, false);
+            self.lane.disconnected();
+            self.pulse().beat();
             match end {
                 SessionEnd::Stopped | SessionEnd::WriterGone => break,
                 SessionEnd::SwitchedOff => {
-                    tracing::warn!(
-                        queue = self.config.jobs_queue,
-                        "an operator switched intake off"
-                    );
+                    tracing::warn!(queue = self.queue(), "an operator switched intake off");
                 }
                 SessionEnd::Lost(error) => {
-                    self.metrics.session_lost(BrokerSide::Consumer);
+                    self.metrics.session_lost(L::SIDE);
                     course.lost(began.elapsed());
                     let delay = schedule.delay(course.failures);
-                    tracing::warn!(%error, ?delay, "the consumer's session is over; a new one is opened");
+                    tracing::warn!(%error, queue = self.queue(), ?delay, "the consumer's session is over; a new one is opened");
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = self.recover(&error, delay) => {}
@@ -138,21 +171,30 @@ impl Receiver {
                 }
             }
         }
-        self.health.receiver_pulse.ended();
+        self.pulse().ended();
+    }
+
+    fn pulse(&self) -> &Pulse {
+        self.lane.pulse(&self.health)
+    }
+
+    fn queue(&self) -> &str {
+        self.lane.consuming(CAUTIOUS_PREFETCH).queue
     }
 
     async fn open(&self, course: &Course) -> Result<ConsumerSession, BrokerError> {
         let prefetch = if course.committed_once { self.config.prefetch } else { CAUTIOUS_PREFETCH };
-        let session =
-            ConsumerSession::open(&self.config, &self.config.jobs_queue, prefetch).await?;
-        self.health.broker_connected(BrokerSide::Consumer, true);
-        tracing::info!(queue = self.config.jobs_queue, prefetch, "consuming");
+        let how = self.lane.consuming(prefetch);
+        let session = ConsumerSession::open(&self.config, &how).await?;
+        self.lane.connected(session.backlog());
+        self.health.broker_connected(L::SIDE, true);
+        tracing::info!(queue = how.queue, prefetch, backlog = session.backlog(), "consuming");
         Ok(session)
     }
 
     /// Waits, and declares a queue that is gone if the daemon is the one to declare it.
     async fn recover(&self, error: &BrokerError, delay: Duration) {
-        let resting = self.health.receiver_pulse.rest();
+        let resting = self.pulse().rest();
         tokio::time::sleep(delay).await;
         drop(resting);
         if !matches!(error, BrokerError::Missing { .. }) || !self.config.declare {
@@ -160,7 +202,7 @@ impl Receiver {
         }
         match broker::connect_and_declare(&self.config).await {
             Ok(_) => tracing::warn!(
-                queue = self.config.jobs_queue,
+                queue = self.queue(),
                 "the queue was gone and is declared again; what was in it is lost to the daemon"
             ),
             Err(error) => tracing::error!(%error, "the queue is gone and cannot be declared again"),
@@ -196,14 +238,19 @@ impl Receiver {
         stop: &CancellationToken,
     ) -> Result<(), SessionEnd> {
         let switches = self.writer.switches();
-        let switched_off = switches.until(Switch::Intake, false);
+        let switched_off = async {
+            match self.lane.switch() {
+                Some(switch) => switches.until(switch, false).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::pin!(switched_off);
-        let dropped = self.config.dropped_queue();
+        let dropped = BrokerConfig::dropped_queue(self.queue());
         let mut watchdog = tokio::time::interval(Duration::from_secs(self.config.watchdog_s));
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             // Nothing may come for any time; whether it would, the watchdog looks.
-            let resting = self.health.receiver_pulse.rest();
+            let resting = self.pulse().rest();
             let turn = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = &mut switched_off => return Err(SessionEnd::SwitchedOff),
@@ -215,10 +262,10 @@ impl Receiver {
             match turn {
                 Turn::Came(delivery) => {
                     course.has_taken = true;
-                    pending.push_back(self.take(delivery).await);
+                    pending.push_back(self.lane.take(delivery).await);
                 }
                 Turn::Done(done) => {
-                    let tag = last_done(done, pending)?;
+                    let tag = self.last_done(done, pending)?;
                     if course.committed_once {
                         session.acknowledge_up_to(tag).await?;
                     } else {
@@ -228,7 +275,7 @@ impl Receiver {
                 }
                 Turn::Look => {
                     session.check().await?;
-                    self.health.dropped_by_broker(session.count(&dropped).await?);
+                    self.health.dropped_by_broker(L::SIDE, session.count(&dropped).await?);
                 }
             }
         }
@@ -242,6 +289,7 @@ impl Receiver {
         session.acknowledge_up_to(tag).await?;
         session.resume(self.config.prefetch).await?;
         tracing::info!(
+            queue = self.queue(),
             prefetch = self.config.prefetch,
             "the first commit succeeded: consuming at full width"
         );
@@ -255,7 +303,7 @@ impl Receiver {
     ) -> Result<(), BrokerError> {
         session.cancel().await?;
         while let Some(done) = pending.next().await {
-            let Ok(tag) = last_done(done, pending) else {
+            let Ok(tag) = self.last_done(done, pending) else {
                 return Ok(());
             };
             session.acknowledge_up_to(tag).await?;
@@ -263,79 +311,24 @@ impl Receiver {
         Ok(())
     }
 
-    /// Sends one delivery on its way. The answer is awaited elsewhere, so that others can follow.
-    async fn take(&self, delivery: Delivery) -> Pending {
-        crash::stall("receiver").await;
-        let Delivery { tag, body } = delivery;
-        let queue = self.config.jobs_queue.clone();
-        let (writer, metrics) = (self.writer.clone(), Arc::clone(&self.metrics));
-        match parse_job(&body) {
-            Err(refusal) => Box::pin(async move {
-                quarantine(&writer, &metrics, &queue, body, refusal).await.map(|()| tag)
-            }),
-            Ok(terms) => {
-                // It was read as UTF-8 already.
-                let raw = String::from_utf8_lossy(&body).into_owned();
-                let intake = Intake { terms, raw, queue: queue.clone() };
-                // Handed over here, in the order of arrival; only the answer is waited for later.
-                let handed_over = writer.record(intake).await;
-                Box::pin(async move {
-                    finish_recording(handed_over, &writer, &metrics, &queue, body)
-                        .await
-                        .map(|()| tag)
-                })
-            }
+    /// The tag of the last delivery that is done without a gap, so that one acknowledgement does for all.
+    fn last_done(
+        &self,
+        first: Result<u64, WriterGone>,
+        pending: &mut FuturesOrdered<Pending>,
+    ) -> Result<u64, SessionEnd> {
+        let mut last = first.map_err(|WriterGone| SessionEnd::WriterGone)?;
+        let mut deliveries: u64 = 1;
+        while let Some(Some(done)) = pending.next().now_or_never() {
+            last = done.map_err(|WriterGone| SessionEnd::WriterGone)?;
+            deliveries = deliveries.saturating_add(1);
         }
+        self.lane.committed(deliveries);
+        Ok(last)
     }
 }
 
-/// The tag of the last delivery that is done without a gap, so that one acknowledgement does for all.
-fn last_done(
-    first: Result<u64, WriterGone>,
-    pending: &mut FuturesOrdered<Pending>,
-) -> Result<u64, SessionEnd> {
-    let mut last = first.map_err(|WriterGone| SessionEnd::WriterGone)?;
-    while let Some(Some(done)) = pending.next().now_or_never() {
-        last = done.map_err(|WriterGone| SessionEnd::WriterGone)?;
-    }
-    Ok(last)
-}
-
-async fn finish_recording(
-    handed_over: Result<oneshot::Receiver<Recording>, WriterGone>,
-    writer: &WriterHandle,
-    metrics: &Metrics,
-    queue: &str,
-    body: Vec<u8>,
-) -> Result<(), WriterGone> {
-    match handed_over?.await.map_err(|_| WriterGone)? {
-        Recording::Recorded(recorded) => {
-            metrics.message(match recorded {
-                Recorded::New(_) => "new",
-                Recorded::Repeated(_) => "repeated",
-                Recorded::Contradicts(job) => {
-                    tracing::error!(
-                        %job,
-                        "a message names a record that is known with other content: it is quarantined, and the first one holds"
-                    );
-                    metrics.refused(RefusalCode::ContentDiffers);
-                    "contradicts"
-                }
-                Recorded::RefusedBefore => {
-                    tracing::warn!(queue, "a message that was refused as not OES's record has come again");
-                    metrics.refused(RefusalCode::NotAsAtOes);
-                    "refused"
-                }
-            });
-            Ok(())
-        }
-        Recording::Refused(reason) => {
-            let refusal = Refusal::new(RefusalCode::NotStorable, reason);
-            quarantine(writer, metrics, queue, body, refusal).await
-        }
-    }
-}
-
+/// Puts a bad message away.
 async fn quarantine(
     writer: &WriterHandle,
     metrics: &Metrics,
@@ -354,7 +347,6 @@ async fn quarantine(
         "a message is quarantined"
     );
     writer.quarantine(message).await?.await.map_err(|_| WriterGone)?;
-    metrics.message("refused");
     metrics.refused(code);
     Ok(())
 }

@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     domain::{
         adopt::ADOPTED_QUEUE,
+        feed::BookSequence,
         ids::JobSeq,
         job::JobTerms,
         message::{Refusal, RefusalCode},
@@ -21,6 +22,8 @@ pub struct Intake {
     pub raw: String,
     /// The queue it came from.
     pub queue: String,
+    /// How far its connection's feed must have come before it is decided.
+    pub book_sequence: Option<BookSequence>,
 }
 
 /// What became of a message.
@@ -52,7 +55,11 @@ pub fn record(work: &mut Work, intake: &Intake) -> Recorded {
             work.quarantine(message);
             return Recorded::RefusedBefore;
         }
-        return Recorded::New(work.insert_job(intake.terms.clone(), intake.raw.clone()));
+        return Recorded::New(work.insert_job(
+            intake.terms.clone(),
+            intake.raw.clone(),
+            intake.book_sequence,
+        ));
     };
     let seq = known.seq;
     if known.content_hash == intake.terms.content_hash() {

@@ -56,6 +56,8 @@ pub fn send_on(work: &mut Work, record: RecordId, by: &Operator) -> Result<SentO
     // The bounds that parked it begin anew, or it would be parked again at once.
     (job.attempts_counted, job.reads_made, job.absences) = (0, 0, 0);
     job.tried_since = job.tried_since.map(|_| now);
+    // So does the time that it may wait for the book.
+    (job.waits_since, job.waits_for_book) = (None, false);
     if job.decision.is_none() {
         // Whatever was seen of its record may be long ago.
         job.verified_at = None;

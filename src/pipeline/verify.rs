@@ -26,7 +26,7 @@ use crate::{
         decision::DecidedBy,
         ids::{JobSeq, RecordId},
         job::Job,
-        message::{Refusal, RefusalCode},
+        message::{Refusal, RefusalCode, parse_message},
         news::News,
         policy::{Ruling, rule},
         record::Reading,
@@ -181,7 +181,11 @@ fn take_over(
 ) -> Result<bool, WorkError> {
     let outcome = ended.outcome;
     let job = work.job(seq)?;
-    let mut view = decide::view_of(work, job, conditions.is_grace_over(job, work.now()), None)?;
+    // Whether the book can follow is a question to the book as it is by now.
+    if decide::must_wait_for_book(work, job, conditions) {
+        return wait(work, seq, None, conditions, limits);
+    }
+    let mut view = decide::view_of(work, job, conditions.is_grace_over(job, work), None)?;
     view.ended = Some(ended);
     match rule(&job.terms, &view) {
         Ruling::Decide(decision) => {
@@ -265,7 +269,9 @@ fn give_turn(work: &mut Work, record: RecordId, contenders: Vec<Contender>) {
     if let Some(Contender { terms, raw, queue }) = next
         && work.find(record).is_none()
     {
-        record::record(work, &Intake { terms, raw, queue });
+        let message = parse_message(raw.as_bytes());
+        let book_sequence = message.ok().and_then(|message| message.book_sequence);
+        record::record(work, &Intake { terms, raw, queue, book_sequence });
         work.tell(News::Reconsidered { record });
     }
 }

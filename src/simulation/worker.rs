@@ -109,7 +109,7 @@ impl World {
             }
         };
         let raw = String::from_utf8_lossy(&message.bytes).into_owned();
-        match record(work, &Intake { terms, raw, queue: QUEUE.to_owned() }) {
+        match record(work, &Intake { terms, raw, queue: QUEUE.to_owned(), book_sequence: None }) {
             Recorded::New(seq) => self.decide_and_prepare(work, seq, in_batch),
             Recorded::Repeated(_) | Recorded::Contradicts(_) | Recorded::RefusedBefore => Ok(None),
         }

@@ -40,6 +40,7 @@ const fn conditions(verifies: bool) -> Conditions {
         grace: GRACE,
         verification: Verification { is_required: verifies, amounts: AmountForm::BaseUnits },
         slow_read_every: LIMITS.slow_read_every,
+        sequence_wait_max: Duration::from_secs(300),
     }
 }
 

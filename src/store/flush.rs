@@ -6,6 +6,7 @@
 mod actions;
 mod archive;
 mod book;
+mod feeds;
 mod jobs;
 mod messages;
 mod sums;
@@ -30,6 +31,8 @@ pub(super) async fn flush(
     book::book_events(connection, work).await?;
     book::connections(connection, work).await?;
     book::currencies(connection, work).await?;
+    feeds::connection_feeds(connection, work).await?;
+    feeds::findings(connection, work).await?;
     sums::connection_limits(connection, work).await?;
     book::new_accounts(connection, work).await?;
     jobs::refused_jobs(connection, work).await?;
@@ -51,6 +54,8 @@ pub(super) async fn flush(
     super::runs::flush(connection, work).await?;
     super::alerts::flush(connection, work).await?;
     jobs::job_counts(connection, work).await?;
+    feeds::state(connection, work).await?;
+    feeds::wake_jobs(connection, work).await?;
     archive::remove(connection, work).await
 }
 

@@ -31,6 +31,11 @@ struct Form {
     columns: &'static str,
 }
 
+const ACTION_COLUMNS: &str = "action_seq, at_ms, kind, who, reason, job_seq, quarantine_seq, switch, \
+                              connection_id, outcome, expires_at_ms, bulk_id, detail";
+
+const FINDING_COLUMNS: &str = "finding_seq, kind, connection_id, event_seq, detail, found_at_ms";
+
 const fn form(kind: Kind) -> Form {
     let (from, number, columns) = match kind {
         Kind::Ledger => ("ledger", "one", "one, ledger_uuid, created_at_ms"),
@@ -93,12 +98,8 @@ const fn form(kind: Kind) -> Form {
         ),
         Kind::Archives => ("archives", "archive_seq", "archive_seq, archive_uuid, begun_at_ms"),
         Kind::ArchivedJobs => ("archived_jobs", "job_seq", "job_seq, archive_seq, archived_at_ms"),
-        Kind::Actions => (
-            "actions",
-            "action_seq",
-            "action_seq, at_ms, kind, who, reason, job_seq, quarantine_seq, switch, outcome, \
-             expires_at_ms, bulk_id, detail",
-        ),
+        Kind::Actions => ("actions", "action_seq", ACTION_COLUMNS),
+        Kind::FeedFindings => ("feed_findings", "finding_seq", FINDING_COLUMNS),
     };
     Form { from, number, columns }
 }
@@ -209,7 +210,8 @@ pub(super) async fn rows_there(
         | Kind::Outbox
         | Kind::Archives
         | Kind::ArchivedJobs
-        | Kind::Actions => (form(kind).from, "true"),
+        | Kind::Actions
+        | Kind::FeedFindings => (form(kind).from, "true"),
     };
     let sql = format!("SELECT count(*) FROM {table} WHERE {done}");
     let there: i64 =
@@ -335,6 +337,7 @@ pub(super) fn rows_of(work: &Work) -> SealedRows {
     rows.add(Kind::AttemptEnds, changes.attempt_ends.iter().map(|(seq, _)| seq.get()));
     rows.add(Kind::JobEvents, changes.job_events.iter().map(|new| new.seq));
     rows.add(Kind::Actions, changes.actions.iter().map(|new| new.seq));
+    rows.add(Kind::FeedFindings, changes.feed_findings.iter().map(|new| new.seq));
     let ended =
         work.jobs.values().filter(|tracked| tracked.changed && tracked.job.state.is_final());
     rows.add(Kind::Endings, ended.map(|tracked| tracked.job.seq.get()));

@@ -3,6 +3,7 @@
 mod accused;
 mod actions;
 mod due;
+mod feeds;
 mod sums;
 
 use std::collections::BTreeSet;
@@ -47,7 +48,10 @@ impl Counters {
                 (SELECT coalesce(max(quarantine_seq), 0) FROM quarantine) AS "quarantine!: i64",
                 max((SELECT coalesce(max(outbox_seq), 0) FROM outbox),
                     (SELECT coalesce(max(outbox_seq), 0) FROM archives)) AS "outbox!: i64",
-                (SELECT coalesce(max(action_seq), 0) FROM actions) AS "action!: i64""#
+                (SELECT coalesce(max(action_seq), 0) FROM actions) AS "action!: i64",
+                (SELECT coalesce(max(finding_seq), 0) FROM feed_findings) AS "finding!: i64",
+                (SELECT gate_open_ms FROM feed_state) AS "gate_open_ms!: i64",
+                (SELECT heartbeat_sent_at_ms FROM feed_state) AS "heartbeat_ms?: i64""#
         )
         .fetch_one(connection)
         .await
@@ -63,6 +67,9 @@ impl Counters {
             outbox: row.outbox,
             action: row.action,
             turns: Turns::default(),
+            finding: row.finding,
+            gate_open_ms: row.gate_open_ms,
+            heartbeat: row.heartbeat_ms.map(TimestampMs::from_millis),
             restored_at: row.restored_at_ms.map(TimestampMs::from_millis),
         })
     }
@@ -109,6 +116,8 @@ pub(super) async fn load(
         currencies.insert(contender.terms.amount.currency().clone());
     }
     load_connections(connection, &mut work, &connections).await?;
+    feeds::load_feeds(connection, &mut work, &connections).await?;
+    feeds::load_whole_connections(connection, &mut work, needs).await?;
     load_currencies(connection, &mut work, &currencies).await?;
     load_accounts(connection, &mut work, &accounts).await?;
     sums::load_connection_caps(connection, &mut work, &accounts).await?;
@@ -144,7 +153,7 @@ async fn load_jobs(
             partners_record_id, content_sha256, received_at_ms, state, state_reason,
             state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
             attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, approval_before,
-            decided_at_ms AS "decided_at_ms?", reject_code, reject_reason
+            book_sequence, gate_ms, waits_for_book AS "waits_for_book: bool", decided_at_ms AS "decided_at_ms?", reject_code, reject_reason
          FROM jobs LEFT JOIN decisions USING (job_seq)
          WHERE job_seq IN (SELECT value FROM json_each(?1))
             OR (state <> 'refused' AND record_id IN (SELECT value FROM json_each(?2)))"#,
@@ -232,7 +241,8 @@ async fn load_accounts(
         return Ok(());
     }
     let wanted = keys(wanted)?;
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        AccountRow,
         r#"SELECT account_seq AS "account_seq!", connection_id, currency, kind, debits, credits
            FROM json_each(?1) AS wanted
            JOIN accounts ON connection_id = wanted.value ->> 0 AND currency = wanted.value ->> 1"#,
@@ -242,17 +252,32 @@ async fn load_accounts(
     .await
     .while_doing(LOADING)?;
     for row in rows {
-        let key = AccountKey {
-            connection_id: parse("accounts", &row.connection_id)?,
-            currency: parse("accounts", &row.currency)?,
-            kind: account_kind(&row.kind)?,
-        };
-        let totals = AccountTotals {
-            debits: parse("accounts", &row.debits)?,
-            credits: parse("accounts", &row.credits)?,
-        };
-        work.accounts.insert(key, Account { seq: row.account_seq, totals, before: Some(totals) });
+        add_account(work, &row)?;
     }
+    Ok(())
+}
+
+/// A row of `accounts`.
+struct AccountRow {
+    account_seq: i64,
+    connection_id: String,
+    currency: String,
+    kind: String,
+    debits: String,
+    credits: String,
+}
+
+fn add_account(work: &mut Work, row: &AccountRow) -> Result<(), StoreError> {
+    let key = AccountKey {
+        connection_id: parse("accounts", &row.connection_id)?,
+        currency: parse("accounts", &row.currency)?,
+        kind: account_kind(&row.kind)?,
+    };
+    let totals = AccountTotals {
+        debits: parse("accounts", &row.debits)?,
+        credits: parse("accounts", &row.credits)?,
+    };
+    work.accounts.insert(key, Account { seq: row.account_seq, totals, before: Some(totals) });
     Ok(())
 }
 

@@ -91,7 +91,10 @@ impl MemoryBook {
             outbox: 0,
             action: 0,
             turns: Turns::default(),
+            finding: 0,
             restored_at: None,
+            gate_open_ms: 0,
+            heartbeat: None,
         };
         Self {
             counters,
@@ -308,7 +311,8 @@ impl MemoryBook {
         work.due_attempts.extend(self.due(now, left, |job| decided(job) && job.attempts_made > 0));
         let may_decide = |job: &&Job| {
             let is_due = job.next_step_at.is_some_and(|at| at <= now);
-            let is_known = self.connections.contains_key(&job.terms.connection_id);
+            let is_known =
+                !job.waits_for_book && self.connections.contains_key(&job.terms.connection_id);
             let is_read = job.verified_at.is_some() || !needs.verifies;
             job.state == State::Received && (is_due || is_known) && is_read
         };

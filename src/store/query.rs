@@ -15,6 +15,7 @@ mod archive;
 mod book;
 mod compare;
 mod due;
+mod feeds;
 mod jobs;
 mod quarantine;
 mod runs;
@@ -28,6 +29,7 @@ pub use archive::Archivable;
 pub use book::Holding;
 pub use compare::QuarantinedMessage;
 pub use due::ReadTarget;
+pub use feeds::{FeedFinding, FeedLine, FeedsAtWork};
 pub use jobs::{
     COUNTED_MAX, Cursor, CursorError, JobCount, JobFilter, JobLine, JobPage, PAGE_MAX, PageWanted,
     Sort,

@@ -1,6 +1,6 @@
 //! Accepting a database that was restored from a backup.
 
-use sqlx::Connection as _;
+use sqlx::{Connection as _, SqliteConnection};
 
 use super::{
     error::{StoreError, While as _},
@@ -23,6 +23,9 @@ pub struct Acceptance<'a> {
     pub who: &'a str,
     /// What they say about it.
     pub reason: &'a str,
+    /// Whether a feed is configured: then nothing is decided about a connection until a snapshot shows that
+    /// the book is right about it, or an operator accepts it.
+    pub is_fed: bool,
 }
 
 impl OpenedBook {
@@ -89,18 +92,39 @@ impl OpenedBook {
         .execute(&mut *transaction)
         .await
         .while_doing(ACCEPTING)?;
-        // What was read before this restore says nothing about what was decided and is lost with it.
-        sqlx::query!(
-            "UPDATE jobs SET verified_at_ms = NULL
-             WHERE final_outcome IS NULL AND outcome IS NULL AND verified_at_ms IS NOT NULL"
-        )
-        .execute(&mut *transaction)
-        .await
-        .while_doing(ACCEPTING)?;
+        forget_what_was_read(&mut transaction).await?;
+        if by.is_fed {
+            doubt_connections(&mut transaction).await?;
+        }
         let mut added = journal::rows(Kind::Restores, [restore.restore_seq]);
         added.add(Kind::JobEvents, notes.iter().map(|note| note.event_seq));
         seal(&mut transaction, by.at, added).await?;
         transaction.commit().await.while_doing(ACCEPTING)?;
         Ok(parked.rows_affected())
     }
+}
+
+/// What was read before this restore says nothing about what was decided and is lost with it.
+async fn forget_what_was_read(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE jobs SET verified_at_ms = NULL
+         WHERE final_outcome IS NULL AND outcome IS NULL AND verified_at_ms IS NOT NULL"
+    )
+    .execute(connection)
+    .await
+    .while_doing(ACCEPTING)?;
+    Ok(())
+}
+
+/// Nothing is decided about any connection until it is shown that the book is right about it.
+async fn doubt_connections(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO connection_feeds (connection_id, missing, differs, is_unproven)
+         SELECT connection_id, '[]', '[]', 1 FROM connections WHERE true
+         ON CONFLICT (connection_id) DO UPDATE SET is_unproven = 1"
+    )
+    .execute(connection)
+    .await
+    .while_doing(ACCEPTING)?;
+    Ok(())
 }

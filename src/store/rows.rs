@@ -1,6 +1,6 @@
 //! Between rows and the domain's types: reading what was written, and refusing what was not.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use super::error::{StoreError, unreadable};
 use crate::domain::{
@@ -8,6 +8,7 @@ use crate::domain::{
     book::Currency,
     decimals::Decimals,
     decision::{Decision, Outcome},
+    feed::BookSequence,
     ids::JobSeq,
     job::{ContentHash, Job, JobTerms},
     limits::ConnectionCaps,
@@ -42,6 +43,9 @@ pub(super) struct JobRow {
     pub(super) tried_since_ms: Option<i64>,
     pub(super) verified_at_ms: Option<i64>,
     pub(super) approval_before: Option<String>,
+    pub(super) book_sequence: Option<i64>,
+    pub(super) gate_ms: Option<i64>,
+    pub(super) waits_for_book: bool,
     pub(super) decided_at_ms: Option<i64>,
     pub(super) reject_code: Option<String>,
     pub(super) reject_reason: Option<String>,
@@ -87,6 +91,15 @@ impl JobRow {
             tried_since: self.tried_since_ms.map(TimestampMs::from_millis),
             verified_at: self.verified_at_ms.map(TimestampMs::from_millis),
             approval_before: self.approval_before,
+            book_sequence: self
+                .book_sequence
+                .map(BookSequence::try_from)
+                .transpose()
+                .map_err(|error| bad(&error))?,
+            waits_since: self
+                .gate_ms
+                .map(|open| Duration::from_millis(u64::try_from(open).unwrap_or(0))),
+            waits_for_book: self.waits_for_book,
         })
     }
 }

@@ -6,17 +6,21 @@
 
 mod actions;
 mod changes;
+mod facts;
 mod messages;
 mod refusals;
 mod sums;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
 
 use serde_json::Value;
 
 pub(super) use changes::{
-    Account, Changes, NewBookEvent, NewDecision, NewJobEvent, NewTransfer, NumberedAction, Sum,
-    TrackedJob,
+    Account, Changes, NewBookEvent, NewDecision, NewFinding, NewJobEvent, NewTransfer,
+    NumberedAction, Sum, TrackedFeed, TrackedJob,
 };
 pub use changes::{
     AttemptEnd, BadMessage, BookEventOutcome, Contender, ContentHashKey, JobEventKind, Needs,
@@ -30,13 +34,12 @@ use super::runs::FinishedRun;
 use crate::domain::{
     action::Proposal,
     amount::{AmountError, Balance},
-    book::{Adjustment, BookEvent, BookFact, Connection, Currency, body_hash},
+    book::{Connection, Currency},
     decision::{DecidedBy, Decision, Outcome},
-    ids::{
-        AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, QuarantineSeq,
-        RecordId,
-    },
+    feed::BookSequence,
+    ids::{AttemptSeq, BookEventId, ConnectionId, CurrencyCode, JobSeq, QuarantineSeq, RecordId},
     job::{ContentHash, Job, JobTerms, JobType},
+    lag::GateView,
     ledger::{AccountKey, AccountKind, AccountTotals, Movement},
     limits::{ConnectionCaps, DailyKey},
     news::News,
@@ -58,6 +61,14 @@ pub enum WorkError {
         record: String,
         /// What is wrong.
         source: AmountError,
+    },
+    /// What an operator accepts cannot be booked.
+    #[error("connection {connection}: the difference cannot be booked: {reason}")]
+    Unaccepted {
+        /// Whose.
+        connection: ConnectionId,
+        /// Why not.
+        reason: String,
     },
     /// The job is not in the book.
     #[error("job {0} is not in the book")]
@@ -99,8 +110,13 @@ pub struct Counters {
     pub(super) outbox: i64,
     pub(super) action: i64,
     pub(super) turns: Turns,
+    pub(super) finding: i64,
     /// When the last restore was accepted.
     pub(super) restored_at: Option<TimestampMs>,
+    /// For how long the book was far enough for decisions, as written down.
+    pub(super) gate_open_ms: i64,
+    /// When the exchange sent its last heartbeat.
+    pub(super) heartbeat: Option<TimestampMs>,
 }
 
 impl Counters {
@@ -108,6 +124,18 @@ impl Counters {
     #[must_use]
     pub fn last_attempt(&self) -> i64 {
         self.attempt
+    }
+
+    /// For how long the book was far enough for decisions.
+    #[must_use]
+    pub fn gate_open_time(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.gate_open_ms).unwrap_or(0))
+    }
+
+    /// When the exchange sent its last heartbeat.
+    #[must_use]
+    pub fn heartbeat(&self) -> Option<TimestampMs> {
+        self.heartbeat
     }
 }
 
@@ -136,6 +164,10 @@ pub struct Work {
     pub(super) daily: BTreeMap<DailyKey, Sum>,
     pub(super) accounts: BTreeMap<AccountKey, Account>,
     pub(super) book_events: HashMap<BookEventId, ContentHash>,
+    /// What is known of the feeds of the connections above; nothing where nothing is.
+    pub(super) feeds: HashMap<ConnectionId, TrackedFeed>,
+    /// How the gate before decisions stands.
+    pub(super) gate: GateView,
     pub(super) quarantined: HashMap<(String, ContentHashKey), QuarantineSeq>,
     pub(super) proposals: HashMap<JobSeq, Proposal>,
     pub(super) due_attempts: Vec<JobSeq>,
@@ -163,6 +195,8 @@ impl Work {
             daily: BTreeMap::new(),
             accounts: BTreeMap::new(),
             book_events: HashMap::new(),
+            feeds: HashMap::new(),
+            gate: GateView::default(),
             quarantined: HashMap::new(),
             proposals: HashMap::new(),
             due_attempts: Vec::new(),
@@ -263,9 +297,16 @@ impl Work {
     }
 
     /// Takes a job in, with its message as it came.
-    pub fn insert_job(&mut self, terms: JobTerms, raw: String) -> JobSeq {
+    pub fn insert_job(
+        &mut self,
+        terms: JobTerms,
+        raw: String,
+        book_sequence: Option<BookSequence>,
+    ) -> JobSeq {
         let seq = JobSeq::from(next(&mut self.counters.job));
-        let job = Job::received(seq, terms, self.now);
+        let mut job = Job::received(seq, terms, self.now);
+        job.book_sequence = book_sequence;
+        job.waits_since = self.gate.is_fed.then_some(self.gate.open_time);
         self.by_record.insert(job.terms.record_id, seq);
         self.count(job.state.name(), job.terms.job_type, 1);
         self.jobs.insert(seq, TrackedJob { job, before: None, changed: true });
@@ -447,80 +488,5 @@ impl Work {
     /// Writes down what has become of alerts and of the notices about them.
     pub fn note_alerts(&mut self, update: AlertUpdate) {
         self.changes.alerts.push(update);
-    }
-
-    /// Takes a fact of the exchange into the book, at most once.
-    ///
-    /// # Errors
-    /// [`WorkError`] when it cannot be represented.
-    pub fn apply_book_event(
-        &mut self,
-        event: &BookEvent,
-        source: &str,
-    ) -> Result<BookEventOutcome, WorkError> {
-        let body = event.canonical_body()?;
-        let hash = body_hash(&body);
-        match self.book_events.get(event.id()) {
-            Some(known) if *known == hash => return Ok(BookEventOutcome::AlreadyApplied),
-            Some(_) => return Ok(BookEventOutcome::Contradicts),
-            None => {}
-        }
-        let about = match event.fact() {
-            BookFact::BalanceAdjusted(adjustment) => Some(adjustment.connection_id),
-            // Limits of a connection that is not there would bind nobody, and nobody would notice.
-            BookFact::ConnectionLimited(limits) => Some(limits.connection_id),
-            BookFact::ConnectionUpserted(_) | BookFact::CurrencyConfigured(_) => None,
-        };
-        if about.is_some_and(|id| !self.connections.contains_key(&id)) {
-            return Ok(BookEventOutcome::UnknownConnection);
-        }
-        let seq = BookEventSeq::from(next(&mut self.counters.book_event));
-        self.book_events.insert(event.id().clone(), hash);
-        self.changes.book_events.push(NewBookEvent {
-            seq,
-            event: event.clone(),
-            body,
-            source: source.to_owned(),
-        });
-        self.show_fact(seq, event.fact())?;
-        Ok(BookEventOutcome::Applied)
-    }
-
-    fn show_fact(&mut self, seq: BookEventSeq, fact: &BookFact) -> Result<(), WorkError> {
-        match fact {
-            BookFact::ConnectionUpserted(connection) => {
-                self.connections.insert(connection.connection_id, connection.clone());
-                self.changes.connections.insert(connection.connection_id, seq);
-                Ok(())
-            }
-            BookFact::CurrencyConfigured(currency) => {
-                self.currencies.insert(currency.currency.clone(), currency.clone());
-                self.changes.currencies.insert(currency.currency.clone(), seq);
-                Ok(())
-            }
-            BookFact::ConnectionLimited(limits) => {
-                let key = (limits.connection_id, limits.currency.clone());
-                self.connection_caps.insert(key.clone(), limits.caps);
-                self.changes.connection_caps.insert(key, seq);
-                Ok(())
-            }
-            BookFact::BalanceAdjusted(adjustment) => self.show_adjustment(seq, adjustment),
-        }
-    }
-
-    /// A fed fact is always applied, even if it takes the balance below zero; that is told.
-    fn show_adjustment(
-        &mut self,
-        seq: BookEventSeq,
-        adjustment: &Adjustment,
-    ) -> Result<(), WorkError> {
-        let (connection, currency) = (adjustment.connection_id, &adjustment.currency);
-        let before = self.balance(connection, currency, AccountKind::Available);
-        self.book(Owner::BookEvent(seq), connection, currency, adjustment.movement())?;
-        let available = self.balance(connection, currency, AccountKind::Available);
-        if available.is_negative() && !before.is_negative() {
-            self.tell(News::Overdrawn { connection, currency: currency.clone(), available });
-        }
-        Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod bodies;
 mod book;
 mod bulk;
 mod compare;
+mod feeds;
 mod jobs;
 mod quarantine;
 mod status;
@@ -39,7 +40,7 @@ use crate::{
 };
 
 pub use actions::SwitchSet;
-pub use bodies::{Because, BookFacts, BulkAction, BulkRequest, End, SwitchSetting};
+pub use bodies::{Because, BookFacts, BulkAction, BulkRequest, End, SnapshotOrder, SwitchSetting};
 pub use book::BookAnswer;
 pub use bulk::{ActedLine, RECORDS_MAX};
 pub use compare::{ReconcileOrder, SyncOrder};
@@ -107,6 +108,8 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(book::connections))
         .routes(routes!(book::currencies))
         .routes(routes!(book::history))
+        .routes(routes!(feeds::list))
+        .routes(routes!(feeds::accept))
         .routes(routes!(quarantine::list))
         .routes(routes!(quarantine::show))
         .routes(routes!(quarantine::requeue))

@@ -17,9 +17,11 @@ use crate::{
         state::{Event, ParkReason, State},
     },
     pipeline::{
+        accept,
         budget::{Budget, SendPermit},
         confirm,
         decide::{self, Conditions},
+        feed,
         record::{Recorded, record},
         resolve,
         send::Permitted,
@@ -65,17 +67,7 @@ impl Act<'_> {
                 self.work.quarantine(message.as_ref().clone());
                 Ok(Done::Nothing)
             }
-            Command::DecideDue { limit, .. } => {
-                let due: Vec<JobSeq> =
-                    self.work.due_decisions().iter().take(*limit).copied().collect();
-                let mut sends = Vec::new();
-                for seq in due {
-                    if decide::is_undecided(self.work, seq)? {
-                        sends.extend(self.decide_and_prepare(seq)?);
-                    }
-                }
-                Ok(Done::Sends(sends))
-            }
+            Command::DecideDue { limit, .. } => self.decide_due(*limit).map(Done::Sends),
             Command::Prepare { permits, .. } => self.prepare_due(permits),
             Command::Finish { reply, .. } => {
                 confirm::settle(self.work, reply, self.limits)?;
@@ -102,6 +94,10 @@ impl Act<'_> {
                     .collect::<Result<_, _>>()?;
                 Ok(Done::Book(outcomes))
             }
+            Command::Feed { fed, .. } => feed::take(self.work, fed).map(Done::Fed),
+            Command::AcceptSnapshots { connections, by, .. } => {
+                accept::accept(self.work, connections, by).map(Done::Accepted)
+            }
             Command::Park { job, reason, why } => {
                 park(self.work, *job, *reason, why, self.limits)?;
                 Ok(Done::Nothing)
@@ -123,6 +119,18 @@ impl Act<'_> {
             Command::NoteAlerts { update, .. } => Ok(self.note_alerts(update)),
             Command::StopPreparing { .. } => Ok(Done::Nothing),
         }
+    }
+
+    /// Decides what waited, in the order of arrival.
+    fn decide_due(&mut self, limit: usize) -> Result<Vec<Permitted>, WorkError> {
+        let due: Vec<JobSeq> = self.work.due_decisions().iter().take(limit).copied().collect();
+        let mut sends = Vec::new();
+        for seq in due {
+            if decide::is_undecided(self.work, seq)? {
+                sends.extend(self.decide_and_prepare(seq)?);
+            }
+        }
+        Ok(sends)
     }
 
     fn after_recording(

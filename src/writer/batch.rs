@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Recording, Writer,
+    Feeding, Recording, Writer,
     act::Act,
     command::{Command, Done},
     news,
@@ -129,6 +129,7 @@ impl Writer {
             .begin(now, self.counters, &needs)
             .await
             .map_err(|error| Failure::of_store(error, None))?;
+        open.work.set_gate(self.gate.look(now));
         let due = open.work.due_attempts().first().or(open.work.due_decisions().first()).copied();
         let mut act = Act {
             work: &mut open.work,
@@ -159,6 +160,9 @@ impl Writer {
                 }
                 self.mark(counters).await.map_err(Failure::Fatal)?;
                 self.counters = counters;
+                if let Some(sent_at) = counters.heartbeat() {
+                    self.gate.with(|gate| gate.heartbeat(now, sent_at));
+                }
                 self.first_attempts_wait = first_attempts_wait;
                 self.switches.set(switches);
                 self.metrics.committed(batch.len(), begun.elapsed());
@@ -219,6 +223,11 @@ impl Writer {
                 self.wake.decide.notify_one();
                 let _waiting = answer.send(Ok(outcomes));
             }
+            (Command::Feed { answer, .. }, Done::Fed(outcome)) => {
+                self.wake.announce.notify_one();
+                self.wake.decide.notify_one();
+                let _waiting = answer.send(Feeding::Taken(outcome));
+            }
             (Command::Finish { reply, answer }, _) => {
                 self.wake_after_answer(reply.verdict);
                 let _waiting = answer.send(());
@@ -268,6 +277,10 @@ impl Writer {
                 self.send(send.map(|permitted| *permitted));
                 let _waiting = answer.send(Ok(recorded));
             }
+            (Command::AcceptSnapshots { answer, .. }, Done::Accepted(accepted)) => {
+                self.wake.decide.notify_one();
+                let _waiting = answer.send(Ok(accepted));
+            }
             (Command::SetSwitch { answer, .. }, Done::Switched(changed)) => {
                 self.wake.decide.notify_one();
                 self.wake.send.notify_one();
@@ -282,6 +295,8 @@ impl Writer {
                 | Command::Finish { .. }
                 | Command::SettleReads { .. }
                 | Command::ApplyBook { .. }
+                | Command::Feed { .. }
+                | Command::AcceptSnapshots { .. }
                 | Command::Act { .. }
                 | Command::Requeue { .. }
                 | Command::SetSwitch { .. }

@@ -3,19 +3,21 @@
 use tokio::sync::oneshot;
 
 use super::{
-    Recording,
+    Feeding, Recording,
     action::{Acted, JobAction},
 };
 use crate::{
     domain::{
         action::{Operator, Switch},
         book::{BookEvent, BookFact},
-        ids::{JobSeq, OutboxSeq, QuarantineSeq, RecordId},
+        ids::{ConnectionId, JobSeq, OutboxSeq, QuarantineSeq, RecordId},
         state::ParkReason,
     },
     pipeline::{
+        accept::SnapshotAcceptance,
         budget::SendPermit,
         confirm::Reply,
+        feed::FedEvent,
         read::ReadResult,
         record::{Intake, Recorded},
         send::Permitted,
@@ -57,6 +59,14 @@ pub(super) enum Command {
         events: Vec<BookEvent>,
         source: String,
         answer: oneshot::Sender<Result<Vec<BookEventOutcome>, String>>,
+    },
+    /// One event of the feed.
+    Feed { fed: Box<FedEvent>, answer: oneshot::Sender<Feeding> },
+    /// Connections whose book an operator accepts as the exchange states it.
+    AcceptSnapshots {
+        connections: Vec<ConnectionId>,
+        by: Operator,
+        answer: oneshot::Sender<Result<Vec<SnapshotAcceptance>, String>>,
     },
     /// What an operator does to jobs.
     Act { acts: Acts, answer: oneshot::Sender<Vec<(RecordId, Acted)>> },
@@ -107,6 +117,10 @@ pub(super) enum Done {
     Prepared(Vec<PreparedAttempt>),
     /// Facts were taken in or not.
     Book(Vec<BookEventOutcome>),
+    /// An event of the feed was taken in or not.
+    Fed(BookEventOutcome),
+    /// Connections were accepted.
+    Accepted(Vec<SnapshotAcceptance>),
     /// An operator's action was carried out on jobs, or not.
     Acted(Vec<(RecordId, Acted)>),
     /// A switch was set, or was so already.
@@ -135,6 +149,8 @@ impl Command {
             Self::SettleFirstReads { .. } => "settle_first_reads",
             Self::Published { .. } => "published",
             Self::ApplyBook { .. } => "apply_book",
+            Self::Feed { .. } => "feed",
+            Self::AcceptSnapshots { .. } => "accept_snapshots",
             Self::Act { .. } => "act",
             Self::Requeue { .. } => "requeue",
             Self::SetSwitch { .. } => "set_switch",
@@ -157,7 +173,9 @@ impl Command {
             Self::SettleFirstReads { .. } => "after_commit_of_settle_first_reads",
             Self::Published { .. } => "after_commit_of_published",
             Self::Archive { .. } => "after_commit_of_archive",
+            Self::Feed { .. } => "after_commit_of_feed",
             Self::ApplyBook { .. }
+            | Self::AcceptSnapshots { .. }
             | Self::Act { .. }
             | Self::SetSwitch { .. }
             | Self::NoteRun { .. }
@@ -213,6 +231,14 @@ impl Command {
                     add_book_needs(event, needs);
                 }
             }
+            Self::Feed { fed, .. } => {
+                add_book_needs(&fed.event, needs);
+                needs.quarantined.insert(quarantine_key(&fed.queue, fed.raw.as_bytes()));
+            }
+            Self::AcceptSnapshots { connections, .. } => {
+                needs.connections.extend(connections);
+                needs.whole_connections.extend(connections);
+            }
             // Jobs that are over are removed as they were copied.
             Self::Published { .. }
             | Self::Archive { .. }
@@ -230,20 +256,24 @@ fn quarantine_key(queue: &str, bytes: &[u8]) -> (String, ContentHashKey) {
 }
 
 fn add_book_needs(event: &BookEvent, needs: &mut Needs) {
+    if matches!(event.fact(), BookFact::Heartbeat(_)) {
+        return;
+    }
     needs.book_events.insert(event.id().clone());
+    needs.connections.extend(event.fact().connection_id());
     match event.fact() {
-        BookFact::ConnectionUpserted(connection) => {
-            needs.connections.insert(connection.connection_id);
-        }
         BookFact::CurrencyConfigured(currency) => {
             needs.currencies.insert(currency.currency.clone());
         }
-        BookFact::ConnectionLimited(limits) => {
-            needs.connections.insert(limits.connection_id);
-        }
         BookFact::BalanceAdjusted(adjustment) => {
-            needs.connections.insert(adjustment.connection_id);
             needs.accounts.insert((adjustment.connection_id, adjustment.currency.clone()));
         }
+        BookFact::BalanceSnapshot(snapshot) => {
+            needs.whole_connections.insert(snapshot.connection_id);
+        }
+        BookFact::ConnectionUpserted(_)
+        | BookFact::ConnectionSuspended(_)
+        | BookFact::ConnectionLimited(_)
+        | BookFact::Heartbeat(_) => {}
     }
 }

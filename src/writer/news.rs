@@ -1,7 +1,7 @@
 //! Telling what was committed.
 
 use crate::{
-    domain::{news::News, state::ParkReason},
+    domain::{feed::TotalDiffers, news::News, state::ParkReason},
     metrics::Metrics,
 };
 
@@ -63,6 +63,10 @@ pub(super) fn tell(news: &News, metrics: &Metrics) {
                  feeds what is missing"
             );
         }
+        News::FeedGap { .. }
+        | News::FeedOld { .. }
+        | News::SnapshotDiffers { .. }
+        | News::SnapshotAgrees { .. } => tell_of_feed(news, metrics),
         News::Shortfall { record, shortfall } => {
             metrics.shortfall();
             tracing::error!(
@@ -95,6 +99,56 @@ fn tell_of_operators(news: &News, metrics: &Metrics) {
         | News::Refused { .. }
         | News::Reconsidered { .. }
         | News::Frozen { .. }
+        | News::Overdrawn { .. }
+        | News::FeedGap { .. }
+        | News::FeedOld { .. }
+        | News::SnapshotDiffers { .. }
+        | News::SnapshotAgrees { .. }
+        | News::Shortfall { .. } => {}
+    }
+}
+
+/// The same for what the exchange feeds.
+fn tell_of_feed(news: &News, metrics: &Metrics) {
+    match news {
+        News::FeedGap { connection, gap } => {
+            metrics.feed_gap();
+            tracing::error!(
+                %connection, %gap,
+                "events of the feed are missing: the exchange must send them again"
+            );
+        }
+        News::FeedOld { connection, sequence } => {
+            tracing::warn!(
+                %connection, %sequence,
+                "an event of the feed has an old number under a new id: it is ignored"
+            );
+        }
+        News::SnapshotDiffers { connection, differs } => {
+            metrics.snapshot_difference();
+            for TotalDiffers { currency, expected, found } in differs {
+                tracing::error!(
+                    %connection, %currency, %expected, %found,
+                    "the exchange's snapshot differs from the book: nothing was changed. Find out who is \
+                     right, and see `settled book accept-snapshot --help`"
+                );
+            }
+        }
+        News::SnapshotAgrees { connection, proves } => {
+            tracing::warn!(
+                %connection, proves_after_restore = proves,
+                "the exchange's snapshot agrees with the book"
+            );
+        }
+        News::Decided { .. }
+        | News::Final { .. }
+        | News::Parked { .. }
+        | News::Refused { .. }
+        | News::Reconsidered { .. }
+        | News::Frozen { .. }
+        | News::ClosedByOperators { .. }
+        | News::Switched { .. }
+        | News::Acted(_)
         | News::Overdrawn { .. }
         | News::Shortfall { .. } => {}
     }

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::{
-    Recording, Writer, WriterError,
+    Feeding, Recording, Writer, WriterError,
     action::Acted,
     command::{Acts, Command},
 };
@@ -39,9 +39,14 @@ impl Writer {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
-            Command::Act { .. } | Command::Requeue { .. } | Command::SetSwitch { .. } => {
-                self.refuse_operator(command, reason).await
+            Command::Feed { answer, .. } => {
+                let _waiting = answer.send(Feeding::Refused(reason));
+                Ok(())
             }
+            Command::Act { .. }
+            | Command::Requeue { .. }
+            | Command::SetSwitch { .. }
+            | Command::AcceptSnapshots { .. } => self.refuse_operator(command, reason).await,
             Command::Archive { answer, .. }
             | Command::NoteRun { answer, .. }
             | Command::NoteAlerts { answer, .. } => {
@@ -115,6 +120,10 @@ impl Writer {
                 let _waiting = answer.send(Err(reason));
                 Ok(())
             }
+            Command::AcceptSnapshots { answer, .. } => {
+                let _waiting = answer.send(Err(reason));
+                Ok(())
+            }
             Command::Record { .. }
             | Command::Quarantine { .. }
             | Command::Prepare { .. }
@@ -123,6 +132,7 @@ impl Writer {
             | Command::SettleReads { .. }
             | Command::SettleFirstReads { .. }
             | Command::ApplyBook { .. }
+            | Command::Feed { .. }
             | Command::Archive { .. }
             | Command::NoteRun { .. }
             | Command::NoteAlerts { .. }

@@ -169,3 +169,18 @@ impl Process {
         serde_json::from_str(&get(&self.http, "/readyz").await.1).unwrap()
     }
 }
+
+/// Runs the real binary with something on its standard input; it must succeed.
+pub(crate) async fn run_with_input(
+    world: &super::world::World,
+    arguments: &[&str],
+    input: &str,
+) -> String {
+    use tokio::io::AsyncWriteExt as _;
+    let mut command = binary(&world.config_file());
+    let mut child = command.args(arguments).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}

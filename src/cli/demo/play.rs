@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::parts::Parts;
 use crate::{
-    broker::{ConsumerSession, Outgoing, PublishOutcome, PublisherSession},
+    broker::{ConsumerSession, Consuming, Outgoing, PublishOutcome, PublisherSession},
     cli::output,
     clock::{Clock as _, SystemClock},
     domain::{
@@ -176,8 +176,13 @@ pub(super) async fn watch(
 ) -> anyhow::Result<()> {
     let total = u64::try_from(played.records.len())?;
     let bar = progress(total)?;
-    let mut exchange =
-        ConsumerSession::open(&parts.config.broker, &parts.outcomes_queue, HEAR_AHEAD).await?;
+    let how = Consuming {
+        queue: &parts.outcomes_queue,
+        prefetch: HEAR_AHEAD,
+        is_alone: false,
+        ack_points: [""; 2],
+    };
+    let mut exchange = ConsumerSession::open(&parts.config.broker, &how).await?;
     let mut heard: BTreeSet<String> = BTreeSet::new();
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut told = Instant::now();

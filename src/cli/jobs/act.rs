@@ -241,6 +241,7 @@ fn approval_text(approval: Approval) -> String {
         Approval::NotWaiting { state, decided: None } => {
             format!("is {state} and does not wait for approval: left alone")
         }
+        Approval::BookIsBehind(why) => format!("is left alone, because {why}"),
         Approval::Waits => "waits for something else first: left alone".to_owned(),
         Approval::DecisionsAreOff => {
             "is left alone: nothing is decided at present; `settled status` and `settled doctor` say why"

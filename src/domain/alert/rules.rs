@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{AlertKey, AlertKind, Condition};
-use crate::domain::time::TimestampMs;
+use crate::domain::{lag::Shut, time::TimestampMs};
 
 /// How long the writer may be at one batch.
 const BATCH_AGE_MAX: Duration = Duration::from_secs(10);
@@ -113,6 +113,16 @@ pub struct Situation {
     pub archiving_failed: u32,
     /// How far the daemon's time is ahead of the machine's clock.
     pub clock_ahead: Duration,
+    /// Whether a feed is configured and not consumed.
+    pub feed_down: bool,
+    /// Why the feed counts as standing still.
+    pub feed_stale: Option<Shut>,
+    /// Connections whose feeds have missing events.
+    pub feeds_with_gaps: u64,
+    /// Connections whose last snapshot differs from the book.
+    pub snapshots_differing: u64,
+    /// Connections about which the book is to be proved after a restore.
+    pub unproven: u64,
 }
 
 /// What holds, and what cannot be told.
@@ -152,6 +162,7 @@ pub fn find(
     find_jobs(&mut found, situation, thresholds, now);
     find_ways_out(&mut found, situation, thresholds, now);
     find_book(&mut found, situation);
+    find_feed(&mut found, situation);
     find_machine(&mut found, situation, thresholds, firing);
     found
 }
@@ -272,6 +283,22 @@ fn find_book(found: &mut Findings, at: &Situation) {
             "OES cleared a deallocation that was released here, and the book cannot cover it";
         found.add(AlertKind::Shortfall, "", 1, text.to_owned());
     }
+}
+
+fn find_feed(found: &mut Findings, at: &Situation) {
+    if at.feed_down {
+        let text = "the exchange's feed is not consumed: nothing is decided".to_owned();
+        found.add(AlertKind::FeedConsumerDown, "", 1, text);
+    }
+    if let Some(shut) = at.feed_stale {
+        found.add(AlertKind::FeedStale, "", 1, format!("nothing is decided: {shut}"));
+    }
+    let what = "connections' feeds have missing events";
+    found.count(AlertKind::FeedGap, Some(at.feeds_with_gaps), what);
+    let what = "connections' snapshots differ from the book";
+    found.count(AlertKind::SnapshotDifference, Some(at.snapshots_differing), what);
+    let what = "connections are not decided about since the restore";
+    found.count(AlertKind::Unproven, Some(at.unproven), what);
 }
 
 fn find_machine(

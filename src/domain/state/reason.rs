@@ -84,6 +84,8 @@ pub enum ParkReason {
     Unreadable,
     /// OES ended the record before it was decided here, and the book cannot follow it.
     EndedAtOes,
+    /// The book has not come as far as the job asks for, in the time that it may wait; nothing is decided.
+    BookBehind,
     /// A later step could not be stored; the decision stands.
     StepFailed,
     /// OES answered 400 or 422 and still has the record reserved.
@@ -104,7 +106,7 @@ pub enum ParkReason {
 
 impl ParkReason {
     /// All reasons, for metrics and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::IdentityMismatch,
         Self::DecideFailed,
         Self::PredatesRestore,
@@ -112,6 +114,7 @@ impl ParkReason {
         Self::NotShown,
         Self::Unreadable,
         Self::EndedAtOes,
+        Self::BookBehind,
         Self::StepFailed,
         Self::RefusedByOes,
         Self::NotFoundAtOes,
@@ -133,6 +136,7 @@ impl ParkReason {
             Self::NotShown => "not_shown",
             Self::Unreadable => "unreadable",
             Self::EndedAtOes => "ended_at_oes",
+            Self::BookBehind => "book_behind",
             Self::StepFailed => "step_failed",
             Self::RefusedByOes => "refused_by_oes",
             Self::NotFoundAtOes => "not_found_at_oes",
@@ -154,7 +158,8 @@ impl ParkReason {
             | Self::NeedsApproval
             | Self::NotShown
             | Self::Unreadable
-            | Self::EndedAtOes => true,
+            | Self::EndedAtOes
+            | Self::BookBehind => true,
             Self::StepFailed
             | Self::RefusedByOes
             | Self::NotFoundAtOes

@@ -90,7 +90,13 @@ impl Case {
                     }
                 }
                 Some(BookFact::CurrencyConfigured(currency)) => self.currencies.push(currency),
-                Some(BookFact::BalanceAdjusted(_) | BookFact::ConnectionLimited(_)) => {
+                Some(
+                    BookFact::BalanceAdjusted(_)
+                    | BookFact::ConnectionLimited(_)
+                    | BookFact::ConnectionSuspended(_)
+                    | BookFact::BalanceSnapshot(_)
+                    | BookFact::Heartbeat(_),
+                ) => {
                     panic!("a sync moves no balance")
                 }
                 None => {}

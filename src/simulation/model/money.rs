@@ -86,15 +86,9 @@ impl Money {
 
     /// A fact is applied once, whenever it is fed; one about an unknown connection is not.
     pub(super) fn apply(&mut self, event: &BookEvent) {
-        let is_known = match event.fact() {
-            BookFact::BalanceAdjusted(adjustment) => {
-                self.connections.contains_key(&adjustment.connection_id)
-            }
-            BookFact::ConnectionLimited(limits) => {
-                self.connections.contains_key(&limits.connection_id)
-            }
-            BookFact::ConnectionUpserted(_) | BookFact::CurrencyConfigured(_) => true,
-        };
+        let makes_it = matches!(event.fact(), BookFact::ConnectionUpserted(_));
+        let is_known = makes_it
+            || event.fact().connection_id().is_none_or(|id| self.connections.contains_key(&id));
         if !is_known || !self.facts.insert(event.id().clone()) {
             return;
         }
@@ -102,6 +96,11 @@ impl Money {
             BookFact::ConnectionUpserted(connection) => {
                 self.connections.insert(connection.connection_id, connection.clone());
             }
+            BookFact::ConnectionSuspended(suspension) => {
+                let id = suspension.connection_id;
+                self.connections.entry(id).and_modify(|known| known.active = false);
+            }
+            BookFact::BalanceSnapshot(_) | BookFact::Heartbeat(_) => {}
             BookFact::CurrencyConfigured(currency) => {
                 self.currencies.insert(currency.currency.clone(), currency.clone());
             }

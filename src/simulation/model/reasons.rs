@@ -150,7 +150,10 @@ fn may_park(
             money.ruling(&known.terms, known.received_at, now, None) == Due::Word
         }
         // Nothing refuses a row here, and no book is restored.
-        ParkReason::DecideFailed | ParkReason::PredatesRestore | ParkReason::StepFailed => false,
+        ParkReason::DecideFailed
+        | ParkReason::PredatesRestore
+        | ParkReason::StepFailed
+        | ParkReason::BookBehind => false,
         ParkReason::NotShown | ParkReason::Unreadable => {
             known.decided.is_none() && evidence.lacks >= LIMITS.absent_reads_max
         }

@@ -30,6 +30,7 @@ pub(super) async fn actions(
             }
             Subject::Message(message) => json!({"quarantine_seq": message}),
             Subject::Switch(switch, _) => json!({"switch": switch}),
+            Subject::Connection(connection) => json!({"connection_id": connection}),
         };
         if let (Some(row), Some(subject)) = (row.as_object_mut(), subject.as_object()) {
             row.extend(subject.clone());
@@ -40,10 +41,10 @@ pub(super) async fn actions(
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "INSERT INTO actions (action_seq, at_ms, kind, who, reason, job_seq, quarantine_seq, switch,
-             outcome, expires_at_ms, bulk_id, detail)
+             connection_id, outcome, expires_at_ms, bulk_id, detail)
          SELECT value ->> 'action_seq', ?2, value ->> 'kind', value ->> 'who', value ->> 'reason',
                 value ->> 'job_seq', value ->> 'quarantine_seq', value ->> 'switch',
-                value ->> 'outcome', value ->> 'expires_at', value ->> 'bulk_id', value ->> 'detail'
+                value ->> 'connection_id', value ->> 'outcome', value ->> 'expires_at', value ->> 'bulk_id', value ->> 'detail'
          FROM json_each(?1)",
         rows,
         now_ms

@@ -28,6 +28,8 @@ fn progress(tracked: &TrackedJob) -> Value {
         "attempts_made": job.attempts_made, "attempts_counted": job.attempts_counted,
         "reads_made": job.reads_made, "absences": job.absences, "tried_since": job.tried_since,
         "verified_at": job.verified_at, "approval_before": job.approval_before,
+        "gate_ms": job.waits_since.map(|open| u64::try_from(open.as_millis()).unwrap_or(u64::MAX)),
+        "waits_for_book": i32::from(job.waits_for_book),
     })
 }
 
@@ -46,7 +48,8 @@ pub(super) async fn new_jobs(
                 "partners_connection_id": terms.partners_connection_id,
                 "partners_record_id": terms.partners_record_id,
                 "hash": tracked.job.content_hash.to_string(),
-                "received_at": tracked.job.received_at, "progress": progress(tracked),
+                "received_at": tracked.job.received_at,
+                "book_sequence": tracked.job.book_sequence, "progress": progress(tracked),
             })
         })
     };
@@ -59,7 +62,7 @@ pub(super) async fn new_jobs(
              partners_client_id, partners_connection_id, partners_record_id, content_sha256,
              received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome,
              next_step_at_ms, attempts_made, attempts_counted, reads_made, absences, tried_since_ms,
-             verified_at_ms, approval_before)
+             verified_at_ms, approval_before, book_sequence, gate_ms, waits_for_book)
          SELECT value ->> '$.progress.job_seq', value ->> 'record_id', value ->> 'type',
                 value ->> 'currency', value ->> 'quantity', value ->> 'client_id',
                 value ->> 'connection_id', value ->> 'partners_client_id',
@@ -70,7 +73,9 @@ pub(super) async fn new_jobs(
                 value ->> '$.progress.next_step_at', value ->> '$.progress.attempts_made',
                 value ->> '$.progress.attempts_counted', value ->> '$.progress.reads_made',
                 value ->> '$.progress.absences', value ->> '$.progress.tried_since',
-                value ->> '$.progress.verified_at', value ->> '$.progress.approval_before'
+                value ->> '$.progress.verified_at', value ->> '$.progress.approval_before',
+                value ->> 'book_sequence', value ->> '$.progress.gate_ms',
+                value ->> '$.progress.waits_for_book'
          FROM jsonb_each(?1)",
         rows
     )
@@ -131,7 +136,9 @@ async fn change_jobs(
              reads_made = new.value ->> 'reads_made', absences = new.value ->> 'absences',
              tried_since_ms = new.value ->> 'tried_since',
              verified_at_ms = new.value ->> 'verified_at',
-             approval_before = new.value ->> 'approval_before'
+             approval_before = new.value ->> 'approval_before',
+             gate_ms = new.value ->> 'gate_ms',
+             waits_for_book = new.value ->> 'waits_for_book'
          FROM jsonb_each(?1) AS new
          WHERE job_seq = new.value ->> 'job_seq' AND jobs.state = new.value ->> 'old_state'",
         rows

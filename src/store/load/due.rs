@@ -32,7 +32,8 @@ pub(super) async fn find_due(
         let is_read = needs.verifies || work.counters.restored_at.is_some();
         work.due_decisions = sqlx::query_scalar!(
             "SELECT job_seq FROM jobs WHERE state = 'received' AND final_outcome IS NULL
-             AND (next_step_at_ms <= ?1 OR connection_id IN (SELECT connection_id FROM connections))
+             AND (next_step_at_ms <= ?1 OR (NOT waits_for_book
+                  AND connection_id IN (SELECT connection_id FROM connections)))
              AND (verified_at_ms IS NOT NULL OR NOT ?3)
              ORDER BY job_seq LIMIT ?2",
             now_ms,

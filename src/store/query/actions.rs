@@ -8,7 +8,7 @@ use crate::{
     domain::{
         action::{ActionKind, Switch, Switches},
         decision::Outcome,
-        ids::RecordId,
+        ids::{ConnectionId, RecordId},
         time::TimestampMs,
     },
     store::{
@@ -56,6 +56,9 @@ pub struct ActionLine {
     /// The switch, if one was set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub switch: Option<Switch>,
+    /// The connection, if it was done to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_id: Option<ConnectionId>,
     /// How OES is said to have ended the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -99,7 +102,8 @@ impl Readers {
         // They are few: people make them.
         let rows = sqlx::query!(
             r#"SELECT action_seq AS "action_seq!", at_ms, kind, who, reason,
-                record_id AS "record_id?: String", quarantine_seq, switch, actions.outcome,
+                record_id AS "record_id?: String", quarantine_seq, switch,
+                actions.connection_id AS "on_connection?: String", actions.outcome,
                 expires_at_ms, bulk_id, detail
                FROM actions LEFT JOIN jobs USING (job_seq)
                WHERE action_seq < ?1 AND (?2 IS NULL OR kind = ?2) AND (?3 IS NULL OR who = ?3)
@@ -125,6 +129,7 @@ impl Readers {
                     record_id: parse_optional("jobs", row.record_id.as_deref())?,
                     quarantine_seq: row.quarantine_seq,
                     switch: parse_optional("actions", row.switch.as_deref())?,
+                    connection_id: parse_optional("actions", row.on_connection.as_deref())?,
                     outcome: optional_outcome(row.outcome.as_deref())?,
                     expires_at_ms: row.expires_at_ms.map(TimestampMs::from_millis),
                     bulk_id: row.bulk_id,

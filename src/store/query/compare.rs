@@ -194,8 +194,9 @@ impl Readers {
         let rows = sqlx::query!(
             r#"SELECT connection_id, client_id, partners_client_id, partners_connection_id,
                 active AS "active: bool",
-                (SELECT body ->> 'active' FROM book_events INDEXED BY book_events_of_connection
-                 WHERE kind = 'connection.upserted' AND body ->> 'connectionId' = connection_id
+                (SELECT coalesce(body ->> 'active', 0)
+                 FROM book_events INDEXED BY book_events_of_connection
+                 WHERE kind IN ('connection.upserted', 'connection.suspended') AND body ->> 'connectionId' = connection_id
                    AND source <> ?1
                  ORDER BY event_seq DESC LIMIT 1) AS "word: bool"
                FROM connections ORDER BY connection_id"#,

@@ -79,7 +79,7 @@ impl Readers {
                  WHERE state = 'received' AND final_outcome IS NULL
                    AND (verified_at_ms IS NOT NULL OR NOT is_read)) AS "due: i64",
                 EXISTS (SELECT 1 FROM needed JOIN jobs JOIN connections USING (connection_id)
-                        WHERE state = 'received' AND final_outcome IS NULL
+                        WHERE state = 'received' AND final_outcome IS NULL AND NOT waits_for_book
                           AND (verified_at_ms IS NOT NULL OR NOT is_read)) AS "known!: bool""#,
             verifies
         )
@@ -195,7 +195,8 @@ impl Readers {
                 partners_record_id, content_sha256, received_at_ms, state, state_reason,
                 state_since_ms, outcome, final_outcome, next_step_at_ms, attempts_made,
                 attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms,
-                approval_before, NULL AS "decided_at_ms: i64", NULL AS "reject_code: String",
+                approval_before, book_sequence, gate_ms, waits_for_book AS "waits_for_book: bool",
+                NULL AS "decided_at_ms: i64", NULL AS "reject_code: String",
                 NULL AS "reject_reason: String"
                FROM due JOIN jobs ON job_seq = seq"#,
             now_ms,

@@ -65,6 +65,11 @@ pub struct SettingLine {
     pub changes: Vec<FieldChange>,
 }
 
+/// The fact that states a connection.
+const UPSERTED: &str = "connection.upserted";
+/// The fact that makes it inactive.
+const SUSPENDED: &str = "connection.suspended";
+
 /// Fields that say what a fact is about.
 const SUBJECT: [&str; 2] = ["connectionId", "currency"];
 
@@ -82,7 +87,8 @@ impl Readers {
         let mut rows = sqlx::query!(
             r#"SELECT event_seq AS "event_seq!", event_id, kind, body, source, recorded_at_ms
                FROM book_events
-               WHERE kind IN ('connection.upserted', 'currency.configured', 'connection.limited')
+               WHERE kind IN ('connection.upserted', 'connection.suspended', 'currency.configured',
+                              'connection.limited')
                  AND (?1 IS NULL OR body ->> 'connectionId' = ?1)
                  AND (?2 IS NULL OR body ->> 'currency' = ?2)
                ORDER BY event_seq"#,
@@ -97,14 +103,20 @@ impl Readers {
             let mut fields: Map<String, Value> = serde_json::from_str(&row.body)
                 .map_err(|error| unreadable("book_events")(&error))?;
             fields.remove("type");
+            fields.remove("sequence");
             let subject: Vec<String> = SUBJECT
                 .iter()
                 .filter_map(|name| fields.remove(*name)?.as_str().map(str::to_owned))
                 .collect();
             let subject = subject.join(" ");
-            let before = known
-                .insert((row.kind.clone(), subject.clone()), fields.clone())
-                .unwrap_or_default();
+            let about = if row.kind == SUSPENDED { UPSERTED } else { row.kind.as_str() };
+            let about = (about.to_owned(), subject.clone());
+            if row.kind == SUSPENDED {
+                // It changes one thing about the connection and leaves the rest.
+                fields = known.get(&about).cloned().unwrap_or_default();
+                fields.insert("active".to_owned(), Value::Bool(false));
+            }
+            let before = known.insert(about, fields.clone()).unwrap_or_default();
             if lines.len() == filter.limit {
                 lines.pop_front();
             }

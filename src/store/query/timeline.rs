@@ -170,7 +170,7 @@ impl Readers {
                 partners_record_id, content_sha256, received_at_ms, state, state_reason,
                 state_since_ms, jobs.outcome, final_outcome, next_step_at_ms, attempts_made,
                 attempts_counted, reads_made, absences, tried_since_ms, verified_at_ms, approval_before,
-                decided_at_ms AS "decided_at_ms?", reject_code, reject_reason
+                book_sequence, gate_ms, waits_for_book AS "waits_for_book: bool", decided_at_ms AS "decided_at_ms?", reject_code, reject_reason
              FROM jobs LEFT JOIN decisions USING (job_seq)
              WHERE job_seq IN (SELECT job_seq FROM jobs WHERE record_id = ?1 AND state <> 'refused'
                                UNION ALL

@@ -10,6 +10,7 @@ use crate::domain::{
     action::{ActionKind, Operator, Switch},
     book::BookEvent,
     decision::{DecidedBy, Outcome},
+    feed::ConnectionFeed,
     ids::{
         AttemptSeq, BookEventId, BookEventSeq, ConnectionId, CurrencyCode, JobSeq, OutboxSeq,
         QuarantineSeq, RecordId,
@@ -40,6 +41,8 @@ pub struct Needs {
     pub accounts: BTreeSet<(ConnectionId, CurrencyCode)>,
     /// Book events by the exchange's id.
     pub book_events: BTreeSet<BookEventId>,
+    /// Connections all accounts of which are looked at.
+    pub whole_connections: BTreeSet<ConnectionId>,
     /// Bad messages by queue and hash.
     pub quarantined: BTreeSet<(String, ContentHashKey)>,
     /// Records whose end an operator may have proposed.
@@ -186,8 +189,12 @@ pub enum BookEventOutcome {
     AlreadyApplied,
     /// The id is known with another content; nothing changed.
     Contradicts,
-    /// It moves or limits a connection that the book does not have; nothing changed.
+    /// It is about a connection that the book does not have; nothing changed.
     UnknownConnection,
+    /// Its number has come before, or what came since says more; nothing that it says was taken.
+    Superseded,
+    /// It is a snapshot, and the book has something else: that is told, and no balance changed.
+    Differs,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -225,6 +232,28 @@ impl TrackedJob {
     pub(in crate::store) fn was_final(&self) -> bool {
         self.before.is_some_and(|state| State::FINAL_NAMES.contains(&state))
     }
+}
+
+/// What is known of a feed, and whether that has changed.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct TrackedFeed {
+    pub(in crate::store) feed: ConnectionFeed,
+    pub(in crate::store) changed: bool,
+}
+
+impl TrackedFeed {
+    pub(in crate::store) fn new() -> Self {
+        Self { feed: ConnectionFeed::default(), changed: false }
+    }
+}
+
+/// Something that is wrong with a feed.
+pub(in crate::store) struct NewFinding {
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) kind: &'static str,
+    pub(in crate::store) connection: ConnectionId,
+    pub(in crate::store) event: BookEventSeq,
+    pub(in crate::store) detail: Value,
 }
 
 pub(in crate::store) struct NewDecision {
@@ -273,6 +302,8 @@ pub enum Subject {
     Message(QuarantineSeq),
     /// A switch, and whether it is on now.
     Switch(Switch, bool),
+    /// A connection.
+    Connection(ConnectionId),
 }
 
 pub(in crate::store) struct NumberedAction {
@@ -311,4 +342,7 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) runs: Vec<FinishedRun>,
     pub(in crate::store) actions: Vec<NumberedAction>,
     pub(in crate::store) alerts: Vec<AlertUpdate>,
+    pub(in crate::store) feed_findings: Vec<NewFinding>,
+    /// Whether a heartbeat came.
+    pub(in crate::store) heartbeat: bool,
 }

@@ -26,7 +26,8 @@ use crate::{
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ActionQuery {
-    /// `retry`, `approve`, `refuse`, `propose_end`, `confirm_end`, `requeue` or `switch`.
+    /// `retry`, `approve`, `refuse`, `propose_end`, `confirm_end`, `requeue`, `switch` or
+    /// `accept_snapshot`.
     kind: Option<String>,
     /// A record.
     record: Option<String>,

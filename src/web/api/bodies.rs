@@ -11,7 +11,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    domain::{action::Operator, decision::Outcome, ids::RecordId, policy::OperatorWord},
+    domain::{
+        action::Operator,
+        decision::Outcome,
+        ids::{ConnectionId, RecordId},
+        policy::OperatorWord,
+    },
     web::problem::Problem,
     writer::JobAction,
 };
@@ -128,6 +133,16 @@ impl BulkRequest {
         let (records, reason) = (records.to_vec(), by.reason.clone());
         Self { action, outcome, records, reason, bulk_id: by.bulk_id }
     }
+}
+
+/// Connections whose book is accepted as the exchange states it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SnapshotOrder {
+    /// The connections, at most 500.
+    pub connections: Vec<ConnectionId>,
+    /// Why; kept in the journal.
+    pub reason: String,
 }
 
 /// Facts for the book, taken together or not at all.

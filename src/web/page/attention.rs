@@ -50,11 +50,17 @@ const fn page_of(kind: AlertKind) -> (&'static str, &'static str) {
         AlertKind::RecordsWithoutJob
         | AlertKind::ReconcileDifferences
         | AlertKind::ComparisonsFail => ("/page/reconcile", "comparisons with OES"),
-        AlertKind::BookOutOfStep | AlertKind::Overdrawn => ("/page/book", "the book"),
+        AlertKind::BookOutOfStep
+        | AlertKind::Overdrawn
+        | AlertKind::FeedGap
+        | AlertKind::SnapshotDifference
+        | AlertKind::Unproven => ("/page/book", "the book"),
         AlertKind::Shortfall => ("/page/jobs?state=overruled", "overruled jobs"),
         AlertKind::SenderStopped
         | AlertKind::SenderPaused
         | AlertKind::BrokerDisconnected
+        | AlertKind::FeedConsumerDown
+        | AlertKind::FeedStale
         | AlertKind::PublisherBlocked
         | AlertKind::DroppedByBroker
         | AlertKind::OutcomesUnpublished

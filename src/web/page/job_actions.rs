@@ -184,6 +184,7 @@ fn approval_told(approval: Approval) -> (bool, String) {
         Approval::NotWaiting { state, .. } => {
             (false, format!("Left alone: it is {state} and does not wait for approval."))
         }
+        Approval::BookIsBehind(why) => (false, format!("Left alone, because {why}.")),
         Approval::Waits => (false, "Left alone: it waits for something else first.".to_owned()),
         Approval::DecisionsAreOff => {
             (false, "Left alone: nothing is decided at present. The overview says why.".to_owned())

@@ -182,11 +182,36 @@ fn of_book_and_machine() -> [Case; 11] {
     ]
 }
 
+/// About the exchange's feed.
+fn of_feed() -> [Case; 5] {
+    [
+        (Kind::FeedConsumerDown, |at| at.feed_down = false, |at| at.feed_down = true),
+        (
+            Kind::FeedStale,
+            |at| at.feed_stale = None,
+            |at| {
+                at.feed_stale = Some(Shut::NoHeartbeat);
+            },
+        ),
+        (Kind::FeedGap, |at| at.feeds_with_gaps = 0, |at| at.feeds_with_gaps = 1),
+        (
+            Kind::SnapshotDifference,
+            |at| at.snapshots_differing = 0,
+            |at| at.snapshots_differing = 1,
+        ),
+        (Kind::Unproven, |at| at.unproven = 0, |at| at.unproven = 1),
+    ]
+}
+
 /// Each bound from both sides.
 #[test]
 fn each_kind_holds_beyond_its_bound_and_not_within_it() {
-    let cases: Vec<Case> =
-        of_jobs().into_iter().chain(of_ways_out()).chain(of_book_and_machine()).collect();
+    let cases: Vec<Case> = of_jobs()
+        .into_iter()
+        .chain(of_ways_out())
+        .chain(of_feed())
+        .chain(of_book_and_machine())
+        .collect();
     for (kind, within, beyond) in &cases {
         let mut situation = quiet();
         within(&mut situation);
