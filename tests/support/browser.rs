@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
 
 use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -53,8 +54,18 @@ pub(crate) struct Browser {
     session: String,
     /// The daemon that it looks at.
     base: String,
-    process: Child,
+    driver: Child,
+    /// The browser's own process: its driver, when it is killed, leaves it behind.
+    process: Option<Pid>,
     _profile: tempfile::TempDir,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            let _gone = kill_process(process, Signal::KILL);
+        }
+    }
 }
 
 fn capabilities(profile: &Path) -> Value {
@@ -84,7 +95,7 @@ impl Browser {
     pub(crate) async fn at(base: &str) -> Self {
         settled::tls::use_ring();
         let profile = tempfile::tempdir().unwrap();
-        let mut process = Command::new(DRIVER)
+        let mut chromedriver = Command::new(DRIVER)
             .arg("--port=0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -92,7 +103,7 @@ impl Browser {
             .kill_on_drop(true)
             .spawn()
             .expect("Chromium and its driver are installed: `make test` does that");
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut lines = BufReader::new(chromedriver.stdout.take().unwrap()).lines();
         let port = loop {
             let line = lines.next_line().await.unwrap().expect("it says where it listens");
             if let Some((_, port)) = line.split_once("started successfully on port ") {
@@ -111,7 +122,17 @@ impl Browser {
         let made: Value = serde_json::from_str(&made).unwrap();
         let id = made["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{made}"));
         let session = format!("{driver}/{id}");
-        let browser = Self { http, session, base: base.to_owned(), process, _profile: profile };
+        let process = made["value"]["capabilities"]["goog:processID"].as_i64();
+        let process = process.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        assert!(process.is_some(), "{made}");
+        let browser = Self {
+            http,
+            session,
+            base: base.to_owned(),
+            driver: chromedriver,
+            process,
+            _profile: profile,
+        };
         browser.show_on(Screen::Desktop, false).await;
         browser
     }
@@ -309,6 +330,7 @@ impl Browser {
 
     pub(crate) async fn close(mut self) {
         self.drive(Method::DELETE, "", None).await.unwrap();
-        self.process.kill().await.unwrap();
+        self.process = None;
+        self.driver.kill().await.unwrap();
     }
 }
