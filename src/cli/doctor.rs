@@ -181,6 +181,7 @@ async fn book(config: &Config) -> Vec<Finding> {
         Err(error) => Finding::Bad(error.to_string()),
     }];
     findings.extend(mark(config).await);
+    findings.extend(unproven(config).await);
     let verified = match open_history(path).await {
         Ok(readers) => match readers.has_all_archives() {
             Ok(()) => readers.verify().await,
@@ -223,6 +224,15 @@ async fn mark(config: &Config) -> Option<Finding> {
         }
         Err(error) => Finding::Bad(error.to_string()),
     })
+}
+
+/// The connections about which nothing is decided since the book was restored.
+async fn unproven(config: &Config) -> Option<Finding> {
+    let unproven = async { open_readers(&config.store.path).await?.unproven().await };
+    match unproven.await {
+        Ok(unproven) => unproven.map(|unproven| Finding::Bad(unproven.to_string())),
+        Err(error) => Some(Finding::Bad(error.to_string())),
+    }
 }
 
 async fn daemon(path: &Path, holder: &str) -> Finding {
