@@ -117,6 +117,8 @@ async fn restore_and_accept(world: &World) -> String {
 
     copy_book(&world.path("backup.db"), &world.path("book.db"));
     let daemon = read_only(world, "restored from a backup").await;
+    let (_, said, _) = world.run(&["doctor"]).await;
+    assert!(said.contains("have the exchange feed again what it sent since the backup"), "{said}");
     world.feed(&[world.numbered(1, "-40")]).await;
     world.wait_for_available(AVAILABLE + 5 - 40).await;
     daemon.stop().await;

@@ -220,7 +220,8 @@ async fn mark(config: &Config) -> Option<Finding> {
     Some(match standing.await {
         Ok(Standing::Fits) => Finding::Good(format!("{} (mark)", Standing::Fits)),
         Ok(standing) => {
-            Finding::Bad(format!("{standing}. See `settled book accept-restore --help`"))
+            let next = standing.next_step(config.broker.book_queue.is_some());
+            Finding::Bad(format!("{standing}. Next: {next}"))
         }
         Err(error) => Finding::Bad(error.to_string()),
     })
