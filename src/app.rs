@@ -137,6 +137,14 @@ fn gate_of(config: &Config, counters: &Counters) -> GateBoard {
     GateBoard::new(BookGate::before_feed(config.book.lag_max(), open_time, heartbeat))
 }
 
+/// Says about which connections nothing will be decided, and what to do about it.
+async fn tell_unproven(readers: &Readers) -> anyhow::Result<()> {
+    if let Some(unproven) = readers.unproven().await? {
+        tracing::warn!(connections = unproven.count, "{unproven}");
+    }
+    Ok(())
+}
+
 /// Signed attempts on their way to the sender; absent when nothing may be signed.
 type Sending = Option<mpsc::UnboundedReceiver<Permitted>>;
 
@@ -160,6 +168,7 @@ impl App {
         let (key, mark) = key::fit_to_sign(&config, &book, key)?;
         let gate = gate_of(&config, &book.counters);
         let readers = open_readers(&config.store.path).await?;
+        tell_unproven(&readers).await?;
         let budget = Budget::new(&config.oes, Arc::clone(&clock));
         let budget = Arc::new(budget.counted_by(Arc::clone(&metrics)));
         let (signing, sending, signer_fault) = may_sign(key, &budget);

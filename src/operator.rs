@@ -83,8 +83,15 @@ const REFUSED_SHOWN_MAX: i64 = 20;
 /// [`StoreError`].
 pub async fn job(readers: &Readers, id: RecordId) -> Result<Option<JobView>, StoreError> {
     let most = REFUSED_SHOWN_MAX.saturating_add(1);
-    let mut views = readers.job_histories(id, most).await?.into_iter().map(view);
-    Ok(views.next().map(|first| JobView { refused_before: views.collect(), ..first }))
+    let mut histories = readers.job_histories(id, most).await?.into_iter();
+    let Some(history) = histories.next() else { return Ok(None) };
+    let (state, connection) = (history.job.state, history.job.terms.connection_id);
+    let mut first = view(history);
+    if state == State::Received && readers.is_unproven(connection).await? {
+        first.advice = Some(advice::unproven(connection));
+    }
+    first.refused_before = histories.map(view).collect();
+    Ok(Some(first))
 }
 
 fn view(history: JobHistory) -> JobView {

@@ -66,6 +66,7 @@ mod page;
 mod proof;
 mod reconcile;
 mod restore;
+mod restore_with_feed;
 mod schema_rules;
 mod sender_stops;
 mod sent_on;

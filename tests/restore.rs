@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// More than OES's clock and ours may be apart.
-const LATER: Duration = Duration::from_secs(120);
+pub(crate) const LATER: Duration = Duration::from_secs(120);
 
 async fn marked_world() -> World {
     let mut world = World::new().await;
@@ -22,7 +22,7 @@ async fn marked_world() -> World {
 }
 
 /// A daemon that is not ready, and says why.
-async fn read_only(world: &World, why: &str) -> Daemon {
+pub(crate) async fn read_only(world: &World, why: &str) -> Daemon {
     let mut config = world.config();
     config.http.listen.set_port(0);
     let daemon = Daemon::start(config).await;
@@ -33,7 +33,7 @@ async fn read_only(world: &World, why: &str) -> Daemon {
     daemon
 }
 
-async fn accept(world: &World) -> String {
+pub(crate) async fn accept(world: &World) -> String {
     world.must_run(&["book", "accept-restore", "--reason", "balances were compared"]).await
 }
 

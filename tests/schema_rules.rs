@@ -470,3 +470,51 @@ async fn rows_go_only_once_it_is_written_down_in_which_archive_they_are() {
         assert!(said.contains(expected), "{sql}: {said}");
     }
 }
+
+#[tokio::test]
+async fn what_is_known_of_the_feed_never_goes_back() {
+    const CONNECTION: &str = "9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a";
+    let mut book = book().await;
+    book.job(1, State::Received).await;
+    for refused in [
+        "5, 6, NULL, '[]', '[]', 0",
+        "5, NULL, 6, '[]', '[]', 0",
+        "0, NULL, NULL, '[]', '[]', 0",
+        "NULL, NULL, NULL, '[[2, 3]]', '[]', 0",
+        "5, NULL, NULL, 'two', '[]', 0",
+        "5, NULL, NULL, '[]', 'two', 0",
+        "5, NULL, NULL, '[]', '[]', 2",
+        "5, NULL, NULL, '[]', '[]', NULL",
+    ] {
+        book.refuses(&format!("INSERT INTO connection_feeds VALUES ('{CONNECTION}', {refused})"))
+            .await;
+    }
+    book.must(&format!(
+        "INSERT INTO connection_feeds VALUES ('{CONNECTION}', 5, 4, NULL, '[[2, 3]]', '[]', 1);
+         INSERT INTO feed_findings VALUES (1, 'gap', '{CONNECTION}', 1, '{{}}', 1);
+         UPDATE feed_state SET gate_open_ms = 9, heartbeat_sent_at_ms = 9;"
+    ))
+    .await;
+    for change in [
+        "UPDATE connection_feeds SET last_sequence = 4",
+        "UPDATE connection_feeds SET last_sequence = NULL, stated_sequence = NULL, missing = '[]'",
+        "UPDATE connection_feeds SET connection_id = 'another'",
+        "DELETE FROM connection_feeds",
+        "INSERT INTO feed_state VALUES (2, 0, NULL)",
+        "UPDATE feed_state SET gate_open_ms = 8",
+        "UPDATE feed_state SET heartbeat_sent_at_ms = 8",
+        "UPDATE feed_state SET heartbeat_sent_at_ms = NULL",
+        "DELETE FROM feed_state",
+        "INSERT INTO feed_findings SELECT 2, 'guess', connection_id, 1, '{}', 1 FROM connections",
+        "INSERT INTO feed_findings SELECT 2, 'gap', connection_id, 2, '{}', 1 FROM connections",
+        "UPDATE feed_findings SET detail = '[]'",
+        "DELETE FROM feed_findings",
+        "UPDATE jobs SET book_sequence = 3",
+        "UPDATE jobs SET gate_ms = -1",
+        "UPDATE jobs SET waits_for_book = 2",
+    ] {
+        book.refuses(change).await;
+    }
+    book.must("UPDATE connection_feeds SET last_sequence = 6, missing = '[]', is_unproven = 0")
+        .await;
+}

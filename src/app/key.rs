@@ -20,7 +20,8 @@ pub(super) fn fit_to_sign(
     Ok(match mark.standing(book.ledger_uuid, book.counters.last_attempt()) {
         Standing::Fits => (key, Some(mark)),
         standing @ (Standing::Behind(_) | Standing::Foreign(_)) => {
-            let fault = format!("{standing}. See `settled book accept-restore --help`");
+            let next = standing.next_step(config.broker.book_queue.is_some());
+            let fault = format!("{standing}. Next: {next}");
             tracing::error!(fault, "nothing is decided or signed");
             (Err(fault), None)
         }

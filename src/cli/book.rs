@@ -94,7 +94,9 @@ pub(super) enum BookCommand {
     /// back from OES; bring connections, currencies and balances up to date with `settled book
     /// import`, so that `settled book show` agrees with the exchange; then stop the daemon. Afterwards,
     /// records that OES has had since before now are parked and never decided; others are decided once
-    /// OES has shown that they are younger.
+    /// OES has shown that they are younger. Where the exchange feeds the book, nothing
+    /// is decided about a connection until it has sent a balance.snapshot that agrees, or you accept the
+    /// book of it with `settled book accept-snapshot`; one that came before the acceptance does not count.
     AcceptRestore {
         /// How it is known that the book is up to date; kept with it.
         #[arg(long)]
@@ -254,13 +256,11 @@ async fn accept_restore(config: &Config, caller: &Caller, reason: &str) -> anyho
         "accepted: {parked} undecided jobs are parked (predates_restore), and OES's records from before \
          {at} are not decided"
     ))?;
-    if is_fed {
-        output::line(
-            "nothing is decided about a connection until the exchange has sent a balance.snapshot that agrees \
-             with the book, or it is accepted: `settled book feed --wrong`, `settled book accept-snapshot`",
-        )?;
+    output::line("next: start the daemon (`settled run`)")?;
+    match open_readers(&config.store.path).await?.unproven().await? {
+        Some(unproven) => output::line(format_args!("{unproven}")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 async fn show(config: &Config, json: bool) -> anyhow::Result<()> {

@@ -181,6 +181,7 @@ async fn book(config: &Config) -> Vec<Finding> {
         Err(error) => Finding::Bad(error.to_string()),
     }];
     findings.extend(mark(config).await);
+    findings.extend(unproven(config).await);
     let verified = match open_history(path).await {
         Ok(readers) => match readers.has_all_archives() {
             Ok(()) => readers.verify().await,
@@ -219,10 +220,20 @@ async fn mark(config: &Config) -> Option<Finding> {
     Some(match standing.await {
         Ok(Standing::Fits) => Finding::Good(format!("{} (mark)", Standing::Fits)),
         Ok(standing) => {
-            Finding::Bad(format!("{standing}. See `settled book accept-restore --help`"))
+            let next = standing.next_step(config.broker.book_queue.is_some());
+            Finding::Bad(format!("{standing}. Next: {next}"))
         }
         Err(error) => Finding::Bad(error.to_string()),
     })
+}
+
+/// The connections about which nothing is decided since the book was restored.
+async fn unproven(config: &Config) -> Option<Finding> {
+    let unproven = async { open_readers(&config.store.path).await?.unproven().await };
+    match unproven.await {
+        Ok(unproven) => unproven.map(|unproven| Finding::Bad(unproven.to_string())),
+        Err(error) => Some(Finding::Bad(error.to_string())),
+    }
 }
 
 async fn daemon(path: &Path, holder: &str) -> Finding {

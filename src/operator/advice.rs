@@ -1,7 +1,7 @@
 //! What a person can do about a job, by its state. docs/RUNBOOK.md has more of it.
 
 use crate::domain::{
-    ids::RecordId,
+    ids::{ConnectionId, RecordId},
     state::{ConflictKind, ParkReason, State},
 };
 
@@ -27,6 +27,16 @@ pub fn advice(state: State, record: RecordId) -> Option<String> {
         | State::Refused => return None,
     };
     Some(format!("{cause}; {}", command.replace("ID", &record.to_string())))
+}
+
+/// What to do about a job that waits until the book is shown to be right about its connection.
+#[must_use]
+pub fn unproven(connection: ConnectionId) -> String {
+    format!(
+        "the book was restored, and nothing has shown since that it is right about connection {connection}, so \
+         nothing is decided: have the exchange send a balance.snapshot of it, and the job goes on once one \
+         agrees; or compare by hand, then `settled book accept-snapshot {connection} --reason \"…\"`"
+    )
 }
 
 /// The command that lets a parked job go on.

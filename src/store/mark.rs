@@ -49,6 +49,27 @@ pub enum Standing {
     Foreign(Marked),
 }
 
+impl Standing {
+    /// What to do before a book that does not fit its mark may decide again. `is_fed` says whether the
+    /// exchange feeds it.
+    #[must_use]
+    pub const fn next_step(self, is_fed: bool) -> &'static str {
+        match self {
+            Self::Fits => "nothing is to be done",
+            Self::Behind(_) | Self::Foreign(_) if is_fed => {
+                "let the daemon run, which decides and signs nothing yet, and have the exchange feed again what \
+                 it sent since the backup, with the same ids; then stop it and say so with `settled book \
+                 accept-restore`, whose --help has each step"
+            }
+            Self::Behind(_) | Self::Foreign(_) => {
+                "let the daemon run, which decides and signs nothing yet, and bring connections, currencies and \
+                 balances up to date with `settled book import`; then stop it and say so with `settled book \
+                 accept-restore`, whose --help has each step"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

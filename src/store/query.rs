@@ -29,7 +29,7 @@ pub use archive::Archivable;
 pub use book::Holding;
 pub use compare::QuarantinedMessage;
 pub use due::ReadTarget;
-pub use feeds::{FeedFinding, FeedLine, FeedsAtWork};
+pub use feeds::{FeedFinding, FeedLine, FeedsAtWork, UnprovenConnections};
 pub use jobs::{
     COUNTED_MAX, Cursor, CursorError, JobCount, JobFilter, JobLine, JobPage, PAGE_MAX, PageWanted,
     Sort,

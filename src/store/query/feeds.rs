@@ -1,5 +1,7 @@
 //! Where the exchange's feed stands.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::{READING, count};
@@ -46,6 +48,39 @@ pub struct FeedLine {
     pub is_unproven: bool,
 }
 
+/// Names of unproven connections that are said; `settled book feed --wrong` has them all.
+const UNPROVEN_NAMED: i64 = 3;
+
+/// The connections about which nothing is decided since the book was restored; there is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnprovenConnections {
+    /// How many.
+    pub count: u64,
+    /// The first few of them.
+    pub first: Vec<ConnectionId>,
+}
+
+impl fmt::Display for UnprovenConnections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = if self.count == 1 { "connection" } else { "connections" };
+        let named: Vec<String> = self.first.iter().map(ToString::to_string).collect();
+        let more = if self.count > count_of(&named) { ", …" } else { "" };
+        write!(
+            f,
+            "since the restore nothing is decided about {} {connections} ({}{more}): have the exchange feed \
+             again what it sent since the backup, with the same ids, and then a balance.snapshot of each. One \
+             that agrees lets its jobs go on. `settled book feed --wrong` lists them; where no snapshot can \
+             come, compare by hand, then `settled book accept-snapshot CONNECTION --reason \"…\"`",
+            self.count,
+            named.join(", "),
+        )
+    }
+}
+
+fn count_of(names: &[String]) -> u64 {
+    u64::try_from(names.len()).unwrap_or(u64::MAX)
+}
+
 /// Something that was wrong with a feed.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,6 +117,43 @@ impl Readers {
             differing: count(row.differing),
             unproven: count(row.unproven),
         })
+    }
+
+    /// The connections about which nothing is decided since a restore, if there are any.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unproven(&self) -> Result<Option<UnprovenConnections>, StoreError> {
+        let unproven = self.feeds_at_work().await?.unproven;
+        if unproven == 0 {
+            return Ok(None);
+        }
+        let rows = sqlx::query!(
+            "SELECT connection_id FROM connection_feeds WHERE is_unproven = 1
+             ORDER BY connection_id LIMIT ?1",
+            UNPROVEN_NAMED
+        )
+        .fetch_all(&self.pool)
+        .await
+        .while_doing(READING)?;
+        let ids = rows.into_iter().map(|row| parse("connection_feeds", &row.connection_id));
+        Ok(Some(UnprovenConnections { count: unproven, first: ids.collect::<Result<_, _>>()? }))
+    }
+
+    /// Whether nothing is decided about a connection since a restore.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_unproven(&self, connection: ConnectionId) -> Result<bool, StoreError> {
+        let connection = connection.to_string();
+        let row = sqlx::query!(
+            "SELECT connection_id FROM connection_feeds WHERE connection_id = ?1 AND is_unproven = 1",
+            connection
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(row.is_some())
     }
 
     /// The feeds of connections, or only those that need a look.
