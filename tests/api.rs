@@ -251,7 +251,7 @@ async fn more_requests_than_allowed_are_turned_away_and_probes_are_not() {
 
 /// The ids on one page of jobs.
 async fn found(people: &People, query: &str) -> Vec<String> {
-    let page = people.get("eve", &format!("/v1/jobs?{query}")).await;
+    let page = people.get_when_allowed("eve", &format!("/v1/jobs?{query}")).await;
     assert_eq!(page.status, 200, "{query}: {page:?}");
     on_page(&page.json())
 }
@@ -347,7 +347,7 @@ async fn jobs_are_found_by_all_that_is_asked_for() {
         "limit=many",
         "colour=red",
     ] {
-        let answer = people.get("eve", &format!("/v1/jobs?{bad}")).await;
+        let answer = people.get_when_allowed("eve", &format!("/v1/jobs?{bad}")).await;
         assert_eq!(answer.status, 400, "{bad}");
         answer.problem();
     }
@@ -366,7 +366,7 @@ async fn jobs_are_read_page_by_page_each_once_and_in_order() {
             let (mut read, mut place) = (Vec::new(), String::new());
             let last = loop {
                 let query = format!("/v1/jobs?sort={sort}&limit=2&count=true{which}{place}");
-                let page = people.get("eve", &query).await.json();
+                let page = people.get_when_allowed("eve", &query).await.json();
                 assert_eq!(page["count"], json!({"jobs": 5, "isExact": true}));
                 read.extend(on_page(&page));
                 let Some(next) = page["next"].as_str() else { break page };
@@ -376,7 +376,7 @@ async fn jobs_are_read_page_by_page_each_once_and_in_order() {
             let (mut read, mut previous) = (on_page(&last), last["previous"].clone());
             while let Some(before) = previous.as_str() {
                 let query = format!("/v1/jobs?limit=2{which}&before={before}");
-                let page = people.get("eve", &query).await.json();
+                let page = people.get_when_allowed("eve", &query).await.json();
                 read = [on_page(&page), read].concat();
                 previous = page["previous"].clone();
             }

@@ -166,7 +166,9 @@ async fn the_book_is_imported_once_shown_and_verified() {
     assert!(!success);
     assert!(error.contains("line 1: event b-1 is in the book with another content"), "{error}");
     assert!(
-        error.contains("line 2: event b-9 adjusts a connection that the book does not have"),
+        error.contains(
+            "line 2: event b-9 is a balance.adjusted of a connection that the book does not have"
+        ),
         "{error}"
     );
     assert_eq!(world.balances().await[0], "1000000");

@@ -55,7 +55,7 @@ const fn form(kind: Kind) -> Form {
             "job_seq",
             "job_seq, record_id, type, currency, quantity, client_id, connection_id, \
              partners_client_id, partners_connection_id, partners_record_id, hex(content_sha256), \
-             received_at_ms, raw",
+             received_at_ms, book_sequence, raw",
         ),
         Kind::Decisions => (
             "decisions",

@@ -90,6 +90,18 @@ impl People {
         self.ask_with(Some(&self.tokens[who]), Method::GET, path, None).await
     }
 
+    /// Asks, and where that is too often, asks again once the API allows it.
+    pub(crate) async fn get_when_allowed(&self, who: &str, path: &str) -> Answer {
+        loop {
+            let answer = self.get(who, path).await;
+            if answer.status != 429 {
+                return answer;
+            }
+            let after_s = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+            tokio::time::sleep(std::time::Duration::from_secs(after_s)).await;
+        }
+    }
+
     pub(crate) async fn post(&self, who: &str, path: &str, body: &Value) -> Answer {
         self.ask_with(Some(&self.tokens[who]), Method::POST, path, Some(body)).await
     }
