@@ -20,6 +20,7 @@
 //! | the book does not note which row numbers went into an archive (`store::flush`) | 2 of `archive` |
 //! | a receiver that waits for deliveries counts as busy (`pipeline::receive`) | 2 of `supervised` |
 //! | the service manager is told by a task of the runtime (`app::watchdog`) | `supervised` hangs |
+//! | a snapshot that differs proves a restored connection (`store::work`) | `restore_with_feed` |
 //! | rows are removed without a comparison with what was copied (`store::archive`) | 1 of `archive` |
 #![allow(
     clippy::arithmetic_side_effects,
