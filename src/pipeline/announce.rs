@@ -30,8 +30,9 @@ use crate::{
 /// Most messages that are published together.
 const PUBLISH_MAX: usize = 256;
 
-/// How long a message that no queue is bound for, or that was refused, waits for its next try.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(15);
+/// How long a message that no queue is bound for, or that was refused, waits for its next try. A broker that
+/// has just come back refuses for a while, and what it refused must not wait much longer than that.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Most messages that wait for another try. Beyond that everything waits for a queue to be bound.
 const SET_ASIDE_MAX: usize = 4_096;
