@@ -7,7 +7,7 @@ use std::{
     process::Stdio,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use settled::{
     crash::ARCHIVE_POINTS,
     domain::job::JobType,
@@ -16,6 +16,7 @@ use settled::{
     store::archive::open_history,
 };
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
+use uuid::Uuid;
 
 use crate::support::{
     daemon::binary,
@@ -456,6 +457,9 @@ async fn every_column_of_an_archive_is_proof_against_a_change() {
     }
 }
 
+/// Connections, each with a balance, of the book that is measured.
+const CONNECTIONS_MEASURED: usize = 10_000;
+
 /// How long `jobs show` takes, and a commit of the daemon, with so many jobs in the history.
 ///
 /// `SETTLED_MEASURE_JOBS=100000 cargo test --test integration -- --ignored --nocapture measured`
@@ -465,7 +469,14 @@ async fn what_a_long_history_costs_is_measured() {
     let jobs: i64 = std::env::var("SETTLED_MEASURE_JOBS").map_or(10_000, |n| n.parse().unwrap());
     let (mut world, records) = settled_world().await;
     let book = world.path("book.db");
-    measure(&world, &records[1], &book, "3 jobs").await;
+    measure(&world, &records[1], &book, "3 jobs, 1 connection").await;
+    let facts = (0..CONNECTIONS_MEASURED).flat_map(|number| {
+        let id = Uuid::new_v4();
+        let mut funded = world.adjustment(&format!("funded-{number}"), "5");
+        funded["connectionId"] = json!(id);
+        [world.connection_event(&format!("connected-{number}"), id.into(), true), funded]
+    });
+    world.import(&facts.collect::<Vec<_>>()).await;
     lengthen(&book, jobs).await;
     measure(&world, &records[1], &book, &format!("{jobs} jobs, not archived")).await;
     let begun = std::time::Instant::now();

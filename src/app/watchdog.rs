@@ -51,7 +51,7 @@ impl Watchdog {
             limit.checked_div(TIMES_IN_LIMIT).unwrap_or(limit).max(Duration::from_millis(1));
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut told_stuck = false;
+        let (mut logged, mut told) = (false, false);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -60,28 +60,33 @@ impl Watchdog {
             match self.stuck(every).await {
                 None => {
                     self.tell_apart(|| tell(&[NotifyState::Watchdog]));
-                    told_stuck = false;
+                    (logged, told) = (false, false);
                 }
-                Some(reason) if told_stuck => tracing::debug!(reason, "a part is still stuck"),
                 Some(reason) => {
-                    let said = reason.clone();
-                    self.tell_apart(move || tell(&[NotifyState::Status(&said)]));
-                    tracing::error!(
-                        reason,
-                        "a part is stuck: the service manager is not told any more that the daemon works"
-                    );
-                    told_stuck = true;
+                    if logged {
+                        tracing::debug!(reason, "a part is still stuck");
+                    } else {
+                        tracing::error!(
+                            reason,
+                            "a part is stuck: the service manager is not told any more that the daemon works"
+                        );
+                        logged = true;
+                    }
+                    // The last word may still be on its way; then this one is said the next time.
+                    told = told || self.tell_apart(move || tell(&[NotifyState::Status(&reason)]));
                 }
             }
         }
     }
 
     /// Tells something from a thread of its own, if that of the last time has ended: a service manager that
-    /// does not listen would hold up whoever tells it.
-    fn tell_apart(&mut self, say: impl FnOnce() + Send + 'static) {
-        if self.telling.as_ref().is_none_or(thread::JoinHandle::is_finished) {
+    /// does not listen would hold up whoever tells it. Answers whether it is told.
+    fn tell_apart(&mut self, say: impl FnOnce() + Send + 'static) -> bool {
+        let is_free = self.telling.as_ref().is_none_or(thread::JoinHandle::is_finished);
+        if is_free {
             self.telling = Some(thread::spawn(say));
         }
+        is_free
     }
 
     /// What is stuck, if anything is. The writer is asked, and has until next time to answer.
