@@ -22,8 +22,9 @@ CREATE TABLE connection_feeds (
     last_sequence    INTEGER CHECK (last_sequence >= 1),    -- the highest number that came; null: the exchange gives none
     stated_sequence  INTEGER CHECK (stated_sequence BETWEEN 1 AND last_sequence),  -- the highest that stated or suspended the connection
     limited_sequence INTEGER CHECK (limited_sequence BETWEEN 1 AND last_sequence), -- the highest that set its limits
+    compared_sequence INTEGER CHECK (compared_sequence BETWEEN 1 AND last_sequence), -- the highest that had come when the last snapshot was compared
     missing          TEXT    NOT NULL CHECK (json_valid(missing)), -- ranges of numbers below the highest that did not come, [[first, last], …]
-    differs          TEXT    NOT NULL CHECK (json_valid(differs)), -- in what the last snapshot differed from the book, [{currency, expected, found}, …]
+    differs          TEXT    NOT NULL CHECK (json_valid(differs)), -- in what the last snapshot differed from the book, less what came late since, [{currency, expected, found}, …]
     is_unproven      INTEGER NOT NULL CHECK (is_unproven IN (0, 1)), -- whether the book was restored and nothing has shown since that it is right about this connection
     CHECK (missing = '[]' OR last_sequence IS NOT NULL)
 ) STRICT, WITHOUT ROWID;

@@ -7,7 +7,7 @@
 //! What must never happen here: a key from an argument or the environment, a key or a part of one in
 //! a log, an error or `Debug`, a signature that was not verified against our own public key.
 
-use std::{fmt, num::NonZeroUsize, thread};
+use std::{fmt, num::NonZeroUsize, sync::LazyLock, thread};
 
 use bip32::{ExtendedKey, Prefix};
 use ripemd::Ripemd160;
@@ -34,6 +34,10 @@ const SELF_TEST_PAYLOAD: &[u8] = b"settled self-test";
 
 /// Fewest payloads that are worth a thread: it costs about as much as one signature.
 const SHARE_MIN: usize = 8;
+
+/// Cores to share out payloads among. Asked once, because the answer is read from files.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
 
 /// Why a text is no signing key. No message has any of the key in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,8 +128,7 @@ impl SigningKey {
     /// Signs payloads, each as [`SigningKey::sign`] does. Many are shared out among the machine's cores.
     #[must_use]
     pub fn sign_all(&self, payloads: &[&[u8]]) -> Vec<Option<Signature>> {
-        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let share = payloads.len().div_ceil(cores).max(SHARE_MIN);
+        let share = payloads.len().div_ceil(*CORES).max(SHARE_MIN);
         let sign_share = |share: &[&[u8]]| share.iter().map(|payload| self.sign(payload)).collect();
         let mut shares = payloads.chunks(share);
         let own = shares.next().unwrap_or_default();

@@ -185,6 +185,23 @@ async fn a_snapshot_that_differs_is_told_and_not_taken_over_until_an_operator_ac
 }
 
 #[tokio::test]
+async fn what_comes_late_is_not_booked_again_with_the_difference_that_it_explains() {
+    let world = fed_world(&[]).await;
+    let daemon = world.daemon().await;
+    let mut snapshot = world.snapshot("t", &(AVAILABLE + 106).to_string());
+    snapshot["sequence"] = json!(3);
+    world.feed(&[world.numbered(1, "1"), snapshot]).await;
+    wait_for(&daemon, "differs", 1).await;
+    world.feed(&[world.numbered(2, "100")]).await;
+    world.wait_for_available(AVAILABLE + 101).await;
+    let id = world.connection_id.to_string();
+    let said = world.must_run(&["book", "accept-snapshot", &id, "--reason", "it is theirs"]).await;
+    assert!(said.contains("accepted; 5 BTC is booked"), "{said}");
+    assert_eq!(world.balances().await[0], (AVAILABLE + 106).to_string());
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn the_same_events_come_from_a_file_from_standard_input_and_over_the_api() {
     let world = fed_world(&[]).await;
     let daemon = world.daemon().await;

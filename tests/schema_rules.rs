@@ -477,20 +477,21 @@ async fn what_is_known_of_the_feed_never_goes_back() {
     let mut book = book().await;
     book.job(1, State::Received).await;
     for refused in [
-        "5, 6, NULL, '[]', '[]', 0",
-        "5, NULL, 6, '[]', '[]', 0",
-        "0, NULL, NULL, '[]', '[]', 0",
-        "NULL, NULL, NULL, '[[2, 3]]', '[]', 0",
-        "5, NULL, NULL, 'two', '[]', 0",
-        "5, NULL, NULL, '[]', 'two', 0",
-        "5, NULL, NULL, '[]', '[]', 2",
-        "5, NULL, NULL, '[]', '[]', NULL",
+        "5, 6, NULL, NULL, '[]', '[]', 0",
+        "5, NULL, 6, NULL, '[]', '[]', 0",
+        "5, NULL, NULL, 6, '[]', '[]', 0",
+        "0, NULL, NULL, NULL, '[]', '[]', 0",
+        "NULL, NULL, NULL, NULL, '[[2, 3]]', '[]', 0",
+        "5, NULL, NULL, NULL, 'two', '[]', 0",
+        "5, NULL, NULL, NULL, '[]', 'two', 0",
+        "5, NULL, NULL, NULL, '[]', '[]', 2",
+        "5, NULL, NULL, NULL, '[]', '[]', NULL",
     ] {
         book.refuses(&format!("INSERT INTO connection_feeds VALUES ('{CONNECTION}', {refused})"))
             .await;
     }
     book.must(&format!(
-        "INSERT INTO connection_feeds VALUES ('{CONNECTION}', 5, 4, NULL, '[[2, 3]]', '[]', 1);
+        "INSERT INTO connection_feeds VALUES ('{CONNECTION}', 5, 4, NULL, 5, '[[2, 3]]', '[]', 1);
          INSERT INTO feed_findings VALUES (1, 'gap', '{CONNECTION}', 1, '{{}}', 1);
          UPDATE feed_state SET gate_open_ms = 9, heartbeat_sent_at_ms = 9;"
     ))

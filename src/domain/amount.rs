@@ -267,6 +267,13 @@ impl Delta {
     }
 }
 
+impl From<Delta> for Balance {
+    fn from(delta: Delta) -> Self {
+        // A delta is never nothing, so there is no negative zero.
+        Self { negative: delta.negative, magnitude: U320::from(delta.magnitude.0) }
+    }
+}
+
 impl FromStr for Delta {
     type Err = AmountError;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     amount::{AmountError, Balance},
-    book::{BalanceSnapshot, BookFact},
+    book::{Adjustment, BalanceSnapshot, BookFact},
     ids::CurrencyCode,
 };
 
@@ -229,10 +229,34 @@ impl TotalDiffers {
 pub struct ConnectionFeed {
     /// How far it has come.
     pub order: FeedOrder,
-    /// In what the last snapshot differed.
+    /// In what the last snapshot differed, less what has come late since.
     pub differs: Vec<TotalDiffers>,
+    /// The highest number that had come when the last snapshot was compared.
+    pub compared_at: Option<BookSequence>,
     /// Whether the book was restored, and nothing has shown since that it is right about this connection.
     pub is_unproven: bool,
+}
+
+impl ConnectionFeed {
+    /// A change of a balance has come late. If it was missing when the last snapshot was compared, it is part of
+    /// the difference: accepted as it was then, the difference would be booked a second time.
+    ///
+    /// # Errors
+    /// [`AmountError`] when what is left of the difference cannot be represented.
+    pub fn take_late(
+        &mut self,
+        sequence: BookSequence,
+        adjustment: &Adjustment,
+    ) -> Result<(), AmountError> {
+        if self.compared_at.is_none_or(|compared_at| sequence > compared_at) {
+            return Ok(());
+        }
+        for differs in self.differs.iter_mut().filter(|one| one.currency == adjustment.currency) {
+            differs.found = differs.found.plus(adjustment.delta.into())?;
+        }
+        self.differs.retain(|one| one.expected != one.found);
+        Ok(())
+    }
 }
 
 /// Compares a snapshot with what the book has in each currency: available and held together.

@@ -19,7 +19,7 @@ pub(super) async fn connection_feeds(
         let feed = &tracked.feed;
         json!({
             "connection_id": id, "last": feed.order.last, "stated": feed.order.stated,
-            "limited": feed.order.limited, "missing": json!(feed.order.missing).to_string(),
+            "limited": feed.order.limited, "compared": feed.compared_at, "missing": json!(feed.order.missing).to_string(),
             "differs": json!(feed.differs).to_string(), "unproven": i32::from(feed.is_unproven),
         })
     };
@@ -29,13 +29,13 @@ pub(super) async fn connection_feeds(
     }
     let result = sqlx::query!(
         "INSERT INTO connection_feeds (connection_id, last_sequence, stated_sequence, limited_sequence,
-             missing, differs, is_unproven)
+             compared_sequence, missing, differs, is_unproven)
          SELECT value ->> 'connection_id', value ->> 'last', value ->> 'stated', value ->> 'limited',
-                value ->> 'missing', value ->> 'differs', value ->> 'unproven'
+                value ->> 'compared', value ->> 'missing', value ->> 'differs', value ->> 'unproven'
          FROM json_each(?1) WHERE true
          ON CONFLICT (connection_id) DO UPDATE SET last_sequence = excluded.last_sequence,
              stated_sequence = excluded.stated_sequence, limited_sequence = excluded.limited_sequence,
-             missing = excluded.missing, differs = excluded.differs,
+             compared_sequence = excluded.compared_sequence, missing = excluded.missing, differs = excluded.differs,
              is_unproven = excluded.is_unproven",
         rows
     )

@@ -27,8 +27,8 @@ pub(super) async fn load_feeds(
     }
     let wanted = keys(ids)?;
     let rows = sqlx::query!(
-        r#"SELECT connection_id, last_sequence, stated_sequence, limited_sequence, missing, differs,
-            is_unproven AS "is_unproven: bool"
+        r#"SELECT connection_id, last_sequence, stated_sequence, limited_sequence, compared_sequence,
+            missing, differs, is_unproven AS "is_unproven: bool"
            FROM connection_feeds WHERE connection_id IN (SELECT value FROM json_each(?1))"#,
         wanted
     )
@@ -48,6 +48,7 @@ pub(super) async fn load_feeds(
                 missing: serde_json::from_str(&row.missing).map_err(|error| bad(&error))?,
             },
             differs: serde_json::from_str(&row.differs).map_err(|error| bad(&error))?,
+            compared_at: number(row.compared_sequence)?,
             is_unproven: row.is_unproven,
         };
         let id = parse("connection_feeds", &row.connection_id)?;

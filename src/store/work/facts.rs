@@ -10,7 +10,7 @@ use super::{
 use crate::domain::{
     amount::{AmountError, Balance},
     book::{Adjustment, BalanceSnapshot, BookEvent, BookFact, Suspension, body_hash},
-    feed::{self, ConnectionFeed, Place},
+    feed::{self, BookSequence, ConnectionFeed, Place},
     ids::{BookEventSeq, ConnectionId, CurrencyCode},
     job::Job,
     lag::GateView,
@@ -65,7 +65,31 @@ impl Work {
             self.note_finding(connection, seq, "gap", json!({"first": gap.0, "last": gap.1}));
             self.tell(News::FeedGap { connection, gap });
         }
+        if let (Place::FillsGap, BookFact::BalanceAdjusted(adjustment), Some(sequence)) =
+            (place, event.fact(), event.sequence())
+        {
+            self.take_late(sequence, adjustment)?;
+        }
         self.show_fact(seq, event.fact())
+    }
+
+    /// What comes late may be what a snapshot has differed by.
+    fn take_late(
+        &mut self,
+        sequence: BookSequence,
+        adjustment: &Adjustment,
+    ) -> Result<(), WorkError> {
+        let connection = adjustment.connection_id;
+        let feed = self.feed_mut(connection);
+        let differed = !feed.differs.is_empty();
+        feed.take_late(sequence, adjustment).map_err(|source| WorkError::Amount {
+            record: format!("of event {sequence} of connection {connection}"),
+            source,
+        })?;
+        if differed && feed.differs.is_empty() {
+            self.tell(News::SnapshotAgrees { connection, proves: false });
+        }
+        Ok(())
     }
 
     fn show_fact(
@@ -147,6 +171,7 @@ impl Work {
         let found = self.totals_of(connection, seq)?;
         let differs = feed::compare(snapshot, &found);
         let feed = self.feed_mut(connection);
+        feed.compared_at = feed.order.last;
         if differs.is_empty() {
             let was_unproven = std::mem::take(&mut feed.is_unproven);
             let differed = !std::mem::take(&mut feed.differs).is_empty();
