@@ -20,6 +20,13 @@
 //! | the book does not note which row numbers went into an archive (`store::flush`) | 2 of `archive` |
 //! | a receiver that waits for deliveries counts as busy (`pipeline::receive`) | 2 of `supervised` |
 //! | the service manager is told by a task of the runtime (`app::watchdog`) | `supervised` hangs |
+//! | the gate is not asked before a decision (`pipeline::decide`) | 3 of `feed_gate` |
+//! | an unproven connection is decided about (`pipeline::decide`) | `restore_with_feed` |
+//! | an event of the feed is acknowledged before its commit (`pipeline::receive`) | `feeds`, `crash_points` |
+//! | an event with an old number is applied (`domain::feed`) | `feeds` |
+//! | what comes late stays part of the difference that it explains (`domain::feed`) | `feeds` |
+//! | the signatures of a batch change places (`writer`) | 5 of `no_job_lost`, `whole_life` |
+//! | a form of another session is taken (`web::page`) | `page` |
 //! | a snapshot that differs proves a restored connection (`store::work`) | `restore_with_feed` |
 //! | rows are removed without a comparison with what was copied (`store::archive`) | 1 of `archive` |
 #![allow(

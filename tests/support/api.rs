@@ -66,8 +66,26 @@ impl People {
         Self { http, base: daemon.base().to_owned(), tokens }
     }
 
-    /// Asks with a token, or without one.
+    /// Asks with a token, or without one; where that is too often, again once the API allows it.
     pub(crate) async fn ask_with(
+        &self,
+        token: Option<&str>,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answer {
+        loop {
+            let answer = self.ask_once(token, method.clone(), path, body).await;
+            if answer.status != 429 {
+                return answer;
+            }
+            let after_s = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+            tokio::time::sleep(std::time::Duration::from_secs(after_s)).await;
+        }
+    }
+
+    /// Asks, and takes whatever the answer is.
+    pub(crate) async fn ask_once(
         &self,
         token: Option<&str>,
         method: Method,
@@ -88,18 +106,6 @@ impl People {
 
     pub(crate) async fn get(&self, who: &str, path: &str) -> Answer {
         self.ask_with(Some(&self.tokens[who]), Method::GET, path, None).await
-    }
-
-    /// Asks, and where that is too often, asks again once the API allows it.
-    pub(crate) async fn get_when_allowed(&self, who: &str, path: &str) -> Answer {
-        loop {
-            let answer = self.get(who, path).await;
-            if answer.status != 429 {
-                return answer;
-            }
-            let after_s = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
-            tokio::time::sleep(std::time::Duration::from_secs(after_s)).await;
-        }
     }
 
     pub(crate) async fn post(&self, who: &str, path: &str, body: &Value) -> Answer {
