@@ -12,7 +12,7 @@ use std::{fmt, num::NonZeroUsize, sync::LazyLock, thread};
 use bip32::{ExtendedKey, Prefix};
 use ripemd::Ripemd160;
 use secp256k1::{
-    Message, PublicKey, SecretKey,
+    All, Message, PublicKey, Secp256k1, SecretKey,
     ecdsa::{RecoverableSignature, RecoveryId},
 };
 use sha2::{Digest as _, Sha256};
@@ -64,10 +64,21 @@ pub enum KeyError {
     OutOfRange,
 }
 
+/// For what takes no secret.
+static PUBLIC_CONTEXT: LazyLock<Secp256k1<All>> = LazyLock::new(Secp256k1::new);
+
 /// A private key with its public key. Neither is ever shown by `Debug`; the public one by name.
 pub struct SigningKey {
     secret: SecretKey,
     public: PublicKey,
+}
+
+/// A context that is blinded by fresh random bytes, so that what a signature takes in time and power tells
+/// nothing of the key.
+fn blinded_context() -> Secp256k1<All> {
+    let mut context = PUBLIC_CONTEXT.clone();
+    context.seeded_randomize(&rand::random());
+    context
 }
 
 impl SigningKey {
@@ -83,8 +94,8 @@ impl SigningKey {
         } else {
             extended_key_bytes(text)?
         };
-        let secret = SecretKey::from_secret_bytes(*bytes).map_err(|_| KeyError::OutOfRange)?;
-        Ok(Self { public: secret.public_key(), secret })
+        let secret = SecretKey::from_byte_array(*bytes).map_err(|_| KeyError::OutOfRange)?;
+        Ok(Self { public: secret.public_key(&blinded_context()), secret })
     }
 
     /// The compressed public key, hexadecimal.
@@ -114,22 +125,30 @@ impl SigningKey {
     /// anyone. `None` if it does not verify: memory or library are faulty, and nothing may be sent.
     #[must_use]
     pub fn sign(&self, payload: &[u8]) -> Option<Signature> {
+        self.sign_with(&blinded_context(), payload)
+    }
+
+    fn sign_with(&self, context: &Secp256k1<All>, payload: &[u8]) -> Option<Signature> {
         let message = Message::from_digest(digest(payload));
-        let signature = RecoverableSignature::sign_ecdsa_recoverable(message, &self.secret);
-        signature.to_standard().verify(message, &self.public).ok()?;
+        let signature = context.sign_ecdsa_recoverable(message, &self.secret);
+        context.verify_ecdsa(message, &signature.to_standard(), &self.public).ok()?;
         let (recovery_id, compact) = signature.serialize_compact();
         let mut bytes = [0; 65];
         let (header, rest) = bytes.split_first_mut()?;
-        *header = HEADER_BASE.checked_add(recovery_id.to_u8())?;
+        *header = HEADER_BASE.checked_add(u8::try_from(i32::from(recovery_id)).ok()?)?;
         rest.copy_from_slice(&compact);
         Some(Signature::from_bytes(bytes))
     }
 
-    /// Signs payloads, each as [`SigningKey::sign`] does. Many are shared out among the machine's cores.
+    /// Signs payloads, each as [`SigningKey::sign`] does, and blinds the context once for all of them. Many
+    /// are shared out among the machine's cores.
     #[must_use]
     pub fn sign_all(&self, payloads: &[&[u8]]) -> Vec<Option<Signature>> {
         let share = payloads.len().div_ceil(*CORES).max(SHARE_MIN);
-        let sign_share = |share: &[&[u8]]| share.iter().map(|payload| self.sign(payload)).collect();
+        let context = blinded_context();
+        let sign_share = |share: &[&[u8]]| {
+            share.iter().map(|payload| self.sign_with(&context, payload)).collect()
+        };
         let mut shares = payloads.chunks(share);
         let own = shares.next().unwrap_or_default();
         thread::scope(|scope| {
@@ -227,7 +246,8 @@ pub fn recover(payload: &[u8], signature_hex: &str) -> Option<String> {
     let signature =
         RecoverableSignature::from_compact(compact, RecoveryId::from_u8_masked(recovery_id))
             .ok()?;
-    let public = signature.recover_ecdsa(Message::from_digest(digest(payload))).ok()?;
+    let message = Message::from_digest(digest(payload));
+    let public = PUBLIC_CONTEXT.recover_ecdsa(message, &signature).ok()?;
     Some(hex::encode(public.serialize()))
 }
 
