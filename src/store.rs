@@ -15,6 +15,7 @@ pub mod error;
 pub mod evidence;
 mod flush;
 mod journal;
+mod kept;
 mod load;
 pub mod lock;
 mod log;

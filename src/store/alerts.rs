@@ -204,7 +204,7 @@ async fn put(
     connection: &mut SqliteConnection,
     alerts: &[(AlertKey, Known)],
 ) -> Result<(), StoreError> {
-    let (expected, rows) = array(alerts.iter().map(alert_row).collect());
+    let (expected, rows) = array(alerts.iter().map(alert_row))?;
     if expected == 0 {
         return Ok(());
     }
@@ -250,7 +250,7 @@ async fn notices(
             "subject": notice.key.subject, "event": notice.event, "body": notice.body,
         })
     };
-    let (expected, rows) = array(notices.iter().map(row).collect());
+    let (expected, rows) = array(notices.iter().map(row))?;
     if expected == 0 {
         return Ok(());
     }

@@ -6,6 +6,7 @@ use super::{
     error::{StoreError, While as _},
     flush::flush,
     journal::{self, seal},
+    kept::{Kept, Wanted},
     load::load,
     open::WriteConnection,
     work::{Counters, Needs, Work},
@@ -14,7 +15,9 @@ use crate::domain::{journal::Kind, time::TimestampMs};
 
 /// A batch whose transaction is open.
 pub struct Batch<'c> {
-    transaction: sqlx::Transaction<'c, sqlx::Sqlite>,
+    pub(super) transaction: sqlx::Transaction<'c, sqlx::Sqlite>,
+    kept: &'c mut Kept,
+    wanted: Wanted,
     /// The rows, for the steps to act on.
     pub work: Work,
 }
@@ -33,8 +36,9 @@ impl WriteConnection {
         self.keep_log_short().await?;
         let mut transaction =
             self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing("beginning a batch")?;
-        let work = load(&mut transaction, now, counters, needs).await?;
-        Ok(Batch { transaction, work })
+        let kept = &mut self.kept;
+        let (work, wanted) = load(&mut transaction, kept, now, counters, needs).await?;
+        Ok(Batch { transaction, kept, wanted, work })
     }
 
     /// The number of a public key, which is noted if it is new.
@@ -78,6 +82,7 @@ impl WriteConnection {
     /// [`StoreError`].
     pub async fn doubt_open_attempts(&mut self, now: TimestampMs) -> Result<u64, StoreError> {
         let doing = "marking the attempts that were under way";
+        self.kept.forget();
         let mut transaction =
             self.connection.begin_with("BEGIN IMMEDIATE").await.while_doing(doing)?;
         let doubted = doubt_open_attempts(&mut transaction, now).await?;
@@ -91,6 +96,7 @@ impl WriteConnection {
     /// # Errors
     /// [`StoreError`].
     pub async fn bring_forward(&mut self, latest: TimestampMs) -> Result<u64, StoreError> {
+        self.kept.forget();
         let latest_ms = latest.as_millis();
         let brought = sqlx::query!(
             "UPDATE jobs SET next_step_at_ms = ?1
@@ -170,8 +176,14 @@ impl Batch<'_> {
     pub async fn commit(mut self, key_id: i64) -> Result<Counters, StoreError> {
         flush(&mut self.transaction, &self.work, key_id).await?;
         seal(&mut self.transaction, self.work.now, journal::rows_of(&self.work)).await?;
+        // Whoever does not hear of the commit does not know what the book has.
+        let mut kept = std::mem::take(self.kept);
         self.transaction.commit().await.while_doing("committing a batch")?;
-        Ok(self.work.counters)
+        let counters = self.work.counters;
+        if kept.keep(self.work, &self.wanted).is_ok() {
+            *self.kept = kept;
+        }
+        Ok(counters)
     }
 
     /// Gives the batch up.

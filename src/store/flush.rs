@@ -3,6 +3,11 @@
 //! Each statement takes its rows as one JSON array and must change exactly as many rows as the array
 //! has; updates are guarded by what was read. Anything else rolls the whole batch back.
 
+#![allow(
+    non_camel_case_types,
+    reason = "each column of a `row!` is of its own type, which has its name"
+)]
+
 mod actions;
 mod archive;
 mod book;
@@ -11,7 +16,7 @@ mod jobs;
 mod messages;
 mod sums;
 
-use serde_json::Value;
+use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};
 
 use super::{
@@ -59,8 +64,28 @@ pub(super) async fn flush(
     archive::remove(connection, work).await
 }
 
-pub(super) fn array(rows: Vec<Value>) -> (usize, String) {
-    (rows.len(), Value::Array(rows).to_string())
+/// A row that is written as a JSON object: what `json!` makes, without a tree of values to make it from.
+macro_rules! row {
+    ($($column:ident: $value:expr),+ $(,)?) => {{
+        #[derive(serde::Serialize)]
+        struct Row<$($column),+> {
+            $($column: $column),+
+        }
+        Row { $($column: $value),+ }
+    }};
+}
+pub(super) use row;
+
+/// Rows as one JSON array, and how many they are.
+pub(super) fn array<R: Serialize>(
+    rows: impl IntoIterator<Item = R>,
+) -> Result<(usize, String), StoreError> {
+    let rows: Vec<R> = rows.into_iter().collect();
+    let text = serde_json::to_string(&rows).map_err(|error| StoreError::Refused {
+        doing: "writing rows as JSON",
+        reason: error.to_string(),
+    })?;
+    Ok((rows.len(), text))
 }
 
 /// Insists on the number of rows that a statement changed.

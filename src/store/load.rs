@@ -13,6 +13,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     error::{StoreError, While as _, unreadable},
+    kept::{self, Kept, Wanted},
     open::Readers,
     rows::{CurrencyRow, JobRow, hash_of, parse},
     work::{Account, ContentHashKey, Counters, Needs, TrackedJob, Work},
@@ -84,49 +85,58 @@ impl Readers {
         let mut transaction = self.pool.begin().await.while_doing(LOADING)?;
         let counters = Counters::load(&mut transaction).await?;
         let needs = Needs { records: BTreeSet::from([record]), ..Needs::default() };
-        load(&mut transaction, now, counters, &needs).await
+        let (work, _) = load(&mut transaction, &Kept::default(), now, counters, &needs).await?;
+        Ok(work)
     }
 }
 
-/// Reads everything that `needs` names, and what belongs to it.
+/// Shows everything that `needs` names and what belongs to it. What is not kept is read.
 pub(super) async fn load(
     connection: &mut SqliteConnection,
+    kept: &Kept,
     now: TimestampMs,
     counters: Counters,
     needs: &Needs,
-) -> Result<Work, StoreError> {
+) -> Result<(Work, Wanted), StoreError> {
+    let (work, wanted) = load_unkept(connection, kept, now, counters, needs).await?;
+    // Tests run without optimisation, and see with each batch whether what is kept is what the book has.
+    if cfg!(debug_assertions) {
+        let (read, _) = load_unkept(connection, &Kept::default(), now, counters, needs).await?;
+        kept::compare(&work, &read)?;
+    }
+    Ok((work, wanted))
+}
+
+async fn load_unkept(
+    connection: &mut SqliteConnection,
+    kept: &Kept,
+    now: TimestampMs,
+    counters: Counters,
+    needs: &Needs,
+) -> Result<(Work, Wanted), StoreError> {
     let mut work = Work::new(now, counters);
     let mut jobs = needs.jobs.clone();
     due::find_due(connection, &mut work, needs).await?;
     jobs.extend(work.due_attempts.iter().chain(&work.due_decisions));
+    let jobs = kept.show_jobs(&mut work, jobs);
     load_jobs(connection, &mut work, &jobs, &needs.records).await?;
     accused::load_refused(connection, &mut work, &needs.records).await?;
     let quarantined = accused::load_accused(connection, &mut work, needs).await?;
 
-    let mut connections = needs.connections.clone();
-    let mut currencies = needs.currencies.clone();
-    let mut accounts = needs.accounts.clone();
-    for TrackedJob { job, .. } in work.jobs.values() {
-        let (connection_id, currency) = (job.terms.connection_id, job.terms.amount.currency());
-        connections.insert(connection_id);
-        currencies.insert(currency.clone());
-        accounts.insert((connection_id, currency.clone()));
-    }
-    for contender in work.contenders.values().flatten() {
-        currencies.insert(contender.terms.amount.currency().clone());
-    }
-    load_connections(connection, &mut work, &connections).await?;
-    feeds::load_feeds(connection, &mut work, &connections).await?;
+    let wanted = Wanted::of(&work, needs);
+    let unknown = kept.show(&mut work, &wanted);
+    load_connections(connection, &mut work, &unknown.connections).await?;
+    feeds::load_feeds(connection, &mut work, &unknown.connections).await?;
     feeds::load_whole_connections(connection, &mut work, needs).await?;
-    load_currencies(connection, &mut work, &currencies).await?;
-    load_accounts(connection, &mut work, &accounts).await?;
-    sums::load_connection_caps(connection, &mut work, &accounts).await?;
-    sums::load_currency_totals(connection, &mut work, &currencies).await?;
-    sums::load_daily(connection, &mut work, &needs.accounts).await?;
+    load_currencies(connection, &mut work, &unknown.currencies).await?;
+    load_accounts(connection, &mut work, &unknown.accounts).await?;
+    sums::load_connection_caps(connection, &mut work, &unknown.accounts).await?;
+    sums::load_currency_totals(connection, &mut work, &unknown.currencies).await?;
+    sums::load_daily(connection, &mut work, &unknown.days).await?;
     load_book_events(connection, &mut work, needs).await?;
     load_quarantined(connection, &mut work, &quarantined).await?;
     actions::load_proposals(connection, &mut work, needs).await?;
-    Ok(work)
+    Ok((work, wanted))
 }
 
 /// Keys as the JSON array that `json_each` reads.

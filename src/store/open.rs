@@ -20,6 +20,7 @@ use super::{
     archive::MissingArchive,
     error::{StoreError, While as _, classify},
     journal::{self, seal},
+    kept::Kept,
     log::LogWatch,
     work::Counters,
 };
@@ -50,6 +51,7 @@ const LOG_PIECE_BYTES: usize = 1_024 * 1_024;
 pub struct WriteConnection {
     pub(super) connection: SqliteConnection,
     pub(super) log: LogWatch,
+    pub(super) kept: Kept,
     /// Size of a page of the database, in bytes.
     pub(super) page_bytes: u64,
 }
@@ -82,7 +84,7 @@ pub struct OpenedBook {
 }
 
 /// The pages that the writing connection keeps. SQLite's own 2 MiB are less than one batch changes.
-const WRITER_CACHE_KIB: u32 = 16 * 1_024;
+const WRITER_CACHE_KIB: u32 = 8 * 1_024;
 
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
@@ -136,6 +138,7 @@ pub async fn open_writer(path: &Path, now: TimestampMs) -> Result<OpenedBook, St
     let writer = WriteConnection {
         connection,
         log: LogWatch::default(),
+        kept: Kept::default(),
         page_bytes: u64::try_from(page_bytes).unwrap_or(0),
     };
     Ok(OpenedBook { writer, counters, ledger_uuid })

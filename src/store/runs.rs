@@ -150,7 +150,7 @@ pub(super) async fn flush(
         .await;
         expect(inserted, "a comparison", 1)?;
         let rows = findings.iter().take(FINDINGS_KEPT_MAX).map(|finding| json!(finding));
-        let (expected, rows) = array(rows.collect());
+        let (expected, rows) = array(rows)?;
         let inserted = sqlx::query!(
             "INSERT INTO reconcile_findings (run_seq, finding_no, kind, record_id, connection_id,
                  currency, here, oes, note)

@@ -37,7 +37,7 @@ pub(super) async fn actions(
         }
         row
     };
-    let (expected, rows) = array(work.changes.actions.iter().map(row).collect());
+    let (expected, rows) = array(work.changes.actions.iter().map(row))?;
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "INSERT INTO actions (action_seq, at_ms, kind, who, reason, job_seq, quarantine_seq, switch,

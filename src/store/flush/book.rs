@@ -3,7 +3,7 @@
 use serde_json::json;
 use sqlx::SqliteConnection;
 
-use super::{array, expect};
+use super::{array, expect, row};
 use crate::{
     domain::{
         book::body_hash,
@@ -23,20 +23,14 @@ pub(super) async fn book_events(
     if work.changes.book_events.is_empty() {
         return Ok(());
     }
-    let (expected, rows) = array(
-        work.changes
-            .book_events
-            .iter()
-            .map(|new| {
-                json!({
-                    "event_seq": new.seq, "event_id": new.event.id(),
-                    "kind": new.event.fact().kind(), "body": new.body,
-                    "hash": body_hash(&new.body).to_string(),
-                    "source": new.source,
-                })
-            })
-            .collect(),
-    );
+    let (expected, rows) = array(work.changes.book_events.iter().map(|new| {
+        json!({
+            "event_seq": new.seq, "event_id": new.event.id(),
+            "kind": new.event.fact().kind(), "body": new.body,
+            "hash": body_hash(&new.body).to_string(),
+            "source": new.source,
+        })
+    }))?;
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "INSERT INTO book_events (event_seq, event_id, kind, body, body_sha256, source, recorded_at_ms)
@@ -67,7 +61,7 @@ pub(super) async fn connections(
             "active": i32::from(known.active), "event_seq": event,
         }))
     };
-    let (expected, rows) = array(work.changes.connections.iter().filter_map(row).collect());
+    let (expected, rows) = array(work.changes.connections.iter().filter_map(row))?;
     let result = sqlx::query!(
         "INSERT INTO connections (connection_id, client_id, partners_client_id,
              partners_connection_id, active, event_seq)
@@ -104,7 +98,7 @@ pub(super) async fn currencies(
             "approval": known.caps.approval_above, "event_seq": event,
         }))
     };
-    let (expected, rows) = array(work.changes.currencies.iter().filter_map(row).collect());
+    let (expected, rows) = array(work.changes.currencies.iter().filter_map(row))?;
     let result = sqlx::query!(
         "INSERT INTO currencies (currency, enabled, quantity_min, quantity_max, decimals, exposure_max_total,
              exposure_max_per_connection, daily_allocation_max_per_connection,
@@ -139,17 +133,16 @@ pub(super) async fn new_accounts(
     connection: &mut SqliteConnection,
     work: &Work,
 ) -> Result<(), StoreError> {
-    let row = |(key, account): (&AccountKey, &Account)| {
-        account.before.is_none().then(|| {
-            json!({
-                "account_seq": account.seq, "connection_id": key.connection_id,
-                "currency": key.currency, "kind": key.kind,
-                "debits": account.totals.debits, "credits": account.totals.credits,
-                "overdrawn": overdrawn(key, account),
-            })
-        })
-    };
-    let (expected, rows) = array(work.accounts.iter().filter_map(row).collect());
+    let new = work.accounts.iter().filter(|(_, account)| account.before.is_none());
+    let rows = new.map(|(key, account)| {
+        row! {
+            account_seq: account.seq, connection_id: key.connection_id,
+            currency: &key.currency, kind: key.kind,
+            debits: account.totals.debits, credits: account.totals.credits,
+            overdrawn: overdrawn(key, account),
+        }
+    });
+    let (expected, rows) = array(rows)?;
     if expected == 0 {
         return Ok(());
     }
@@ -171,14 +164,14 @@ pub(super) async fn changed_accounts(
 ) -> Result<(), StoreError> {
     let row = |(key, account): (&AccountKey, &Account)| {
         let before = account.before.filter(|before| *before != account.totals)?;
-        Some(json!({
-            "account_seq": account.seq,
-            "debits": account.totals.debits, "credits": account.totals.credits,
-            "overdrawn": overdrawn(key, account),
-            "old_debits": before.debits, "old_credits": before.credits,
-        }))
+        Some(row! {
+            account_seq: account.seq,
+            debits: account.totals.debits, credits: account.totals.credits,
+            overdrawn: overdrawn(key, account),
+            old_debits: before.debits, old_credits: before.credits,
+        })
     };
-    let (expected, rows) = array(work.accounts.iter().filter_map(row).collect());
+    let (expected, rows) = array(work.accounts.iter().filter_map(row))?;
     if expected == 0 {
         return Ok(());
     }
@@ -208,13 +201,13 @@ pub(super) async fn transfers(
             Owner::Job(seq) => (Some(seq), None),
             Owner::BookEvent(seq) => (None, Some(seq)),
         };
-        json!({
-            "transfer_seq": new.seq, "job_seq": job, "event_seq": event,
-            "phase": new.movement.phase, "debit": new.debit, "credit": new.credit,
-            "quantity": new.movement.quantity,
-        })
+        row! {
+            transfer_seq: new.seq, job_seq: job, event_seq: event,
+            phase: new.movement.phase, debit: new.debit, credit: new.credit,
+            quantity: new.movement.quantity,
+        }
     };
-    let (expected, rows) = array(work.changes.transfers.iter().map(row).collect());
+    let (expected, rows) = array(work.changes.transfers.iter().map(row))?;
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "INSERT INTO transfers (transfer_seq, job_seq, event_seq, phase, debit_account,

@@ -23,7 +23,7 @@ pub(super) async fn connection_feeds(
             "differs": json!(feed.differs).to_string(), "unproven": i32::from(feed.is_unproven),
         })
     };
-    let (expected, rows) = array(changed.map(row).collect());
+    let (expected, rows) = array(changed.map(row))?;
     if expected == 0 {
         return Ok(());
     }
@@ -57,7 +57,7 @@ pub(super) async fn findings(
             "event_seq": new.event, "detail": new.detail.to_string(),
         })
     };
-    let (expected, rows) = array(work.changes.feed_findings.iter().map(row).collect());
+    let (expected, rows) = array(work.changes.feed_findings.iter().map(row))?;
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "INSERT INTO feed_findings (finding_seq, kind, connection_id, event_seq, detail, found_at_ms)
@@ -98,7 +98,7 @@ pub(super) async fn wake_jobs(
     work: &Work,
 ) -> Result<(), StoreError> {
     let moved = work.feeds.iter().filter(|(_, tracked)| tracked.changed);
-    let (count, ids) = array(moved.map(|(id, _)| json!(id)).collect());
+    let (count, ids) = array(moved.map(|(id, _)| json!(id)))?;
     if count == 0 {
         return Ok(());
     }

@@ -1,59 +1,57 @@
 //! Jobs, their decisions, attempts and history.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use sqlx::SqliteConnection;
 
-use super::{array, expect};
+use super::{array, expect, row};
 use crate::{
     domain::{
         decision::{DecidedBy, Decision},
-        ids::AttemptSeq,
         job::Job,
         state::State,
     },
     store::{
         StoreError,
-        work::{AttemptEnd, NewAttempt, NewDecision, NewJobEvent, TrackedJob, Work},
+        work::{TrackedJob, Work},
     },
 };
 
 /// The columns of a job that change in its life.
-fn progress(tracked: &TrackedJob) -> Value {
+fn progress(tracked: &TrackedJob) -> impl Serialize {
     let job = &tracked.job;
-    json!({
-        "job_seq": job.seq, "old_state": tracked.before,
-        "state": job.state.name(), "reason": job.state.reason(), "since": job.state_since,
-        "outcome": job.decision.as_ref().map(Decision::outcome),
-        "final_outcome": job.final_outcome, "next_step_at": job.next_step_at,
-        "attempts_made": job.attempts_made, "attempts_counted": job.attempts_counted,
-        "reads_made": job.reads_made, "absences": job.absences, "tried_since": job.tried_since,
-        "verified_at": job.verified_at, "approval_before": job.approval_before,
-        "gate_ms": job.waits_since.map(|open| u64::try_from(open.as_millis()).unwrap_or(u64::MAX)),
-        "waits_for_book": i32::from(job.waits_for_book),
-    })
+    row! {
+        job_seq: job.seq, old_state: tracked.before,
+        state: job.state.name(), reason: job.state.reason(), since: job.state_since,
+        outcome: job.decision.as_ref().map(Decision::outcome),
+        final_outcome: job.final_outcome, next_step_at: job.next_step_at,
+        attempts_made: job.attempts_made, attempts_counted: job.attempts_counted,
+        reads_made: job.reads_made, absences: job.absences, tried_since: job.tried_since,
+        verified_at: job.verified_at, approval_before: &job.approval_before,
+        gate_ms: job.waits_since.map(|open| u64::try_from(open.as_millis()).unwrap_or(u64::MAX)),
+        waits_for_book: i32::from(job.waits_for_book),
+    }
 }
 
 pub(super) async fn new_jobs(
     connection: &mut SqliteConnection,
     work: &Work,
 ) -> Result<(), StoreError> {
-    let row = |tracked: &TrackedJob| {
-        tracked.before.is_none().then(|| {
-            let terms = &tracked.job.terms;
-            json!({
-                "record_id": terms.record_id, "type": terms.job_type,
-                "currency": terms.amount.currency(), "quantity": terms.amount.quantity(),
-                "client_id": terms.client_id, "connection_id": terms.connection_id,
-                "partners_client_id": terms.partners_client_id,
-                "partners_connection_id": terms.partners_connection_id,
-                "partners_record_id": terms.partners_record_id,
-                "hash": tracked.job.content_hash.to_string(),
-                "received_at": tracked.job.received_at,
-                "book_sequence": tracked.job.book_sequence, "progress": progress(tracked),
-            })
-        })
-    };
-    let (expected, rows) = array(work.jobs.values().filter_map(row).collect());
+    let new = work.jobs.values().filter(|tracked| tracked.before.is_none());
+    let rows = new.map(|tracked| {
+        let terms = &tracked.job.terms;
+        row! {
+            record_id: terms.record_id, job_type: terms.job_type,
+            currency: terms.amount.currency(), quantity: terms.amount.quantity(),
+            client_id: terms.client_id, connection_id: terms.connection_id,
+            partners_client_id: &terms.partners_client_id,
+            partners_connection_id: &terms.partners_connection_id,
+            partners_record_id: &terms.partners_record_id,
+            hash: tracked.job.content_hash.to_string(),
+            received_at: tracked.job.received_at,
+            book_sequence: tracked.job.book_sequence, progress: progress(tracked),
+        }
+    });
+    let (expected, rows) = array(rows)?;
     if expected == 0 {
         return Ok(());
     }
@@ -63,7 +61,7 @@ pub(super) async fn new_jobs(
              received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome,
              next_step_at_ms, attempts_made, attempts_counted, reads_made, absences, tried_since_ms,
              verified_at_ms, approval_before, book_sequence, gate_ms, waits_for_book)
-         SELECT value ->> '$.progress.job_seq', value ->> 'record_id', value ->> 'type',
+         SELECT value ->> '$.progress.job_seq', value ->> 'record_id', value ->> 'job_type',
                 value ->> 'currency', value ->> 'quantity', value ->> 'client_id',
                 value ->> 'connection_id', value ->> 'partners_client_id',
                 value ->> 'partners_connection_id', value ->> 'partners_record_id',
@@ -83,13 +81,8 @@ pub(super) async fn new_jobs(
     .await;
     expect(result, "the new jobs", expected)?;
 
-    let (expected, rows) = array(
-        work.changes
-            .raw_messages
-            .iter()
-            .map(|(job, raw)| json!({"job_seq": job, "raw": raw}))
-            .collect(),
-    );
+    let messages = work.changes.raw_messages.iter();
+    let (expected, rows) = array(messages.map(|(job, raw)| row! { job_seq: job, raw: raw }))?;
     let result = sqlx::query!(
         "INSERT INTO messages (job_seq, raw)
          SELECT value ->> 'job_seq', value ->> 'raw' FROM jsonb_each(?1)",
@@ -122,7 +115,7 @@ async fn change_jobs(
 ) -> Result<(), StoreError> {
     let known = work.jobs.values().filter(|tracked| tracked.before.is_some());
     let changed = known.filter(|tracked| tracked.changed && fits(&tracked.job));
-    let (expected, rows) = array(changed.map(progress).collect());
+    let (expected, rows) = array(changed.map(progress))?;
     if expected == 0 {
         return Ok(());
     }
@@ -155,20 +148,20 @@ pub(super) async fn decisions(
     if work.changes.decisions.is_empty() {
         return Ok(());
     }
-    let row = |new: &NewDecision| {
+    let rows = work.changes.decisions.iter().filter_map(|new| {
         let decision = work.jobs.get(&new.job)?.job.decision.as_ref()?;
         let (source, who, reason) = match &new.by {
             DecidedBy::Policy => ("policy", None, None),
             DecidedBy::Operator { who, reason } => ("operator", Some(who), Some(reason)),
             DecidedBy::Oes => ("oes", None, None),
         };
-        Some(json!({
-            "job_seq": new.job, "outcome": decision.outcome(), "code": decision.reject_code(),
-            "reject_reason": decision.reject_reason(), "source": source, "seen": new.seen,
-            "by": who, "because": reason,
-        }))
-    };
-    let (expected, rows) = array(work.changes.decisions.iter().filter_map(row).collect());
+        Some(row! {
+            job_seq: new.job, outcome: decision.outcome(), code: decision.reject_code(),
+            reject_reason: decision.reject_reason(), source: source, seen: &new.seen,
+            by: who, because: reason,
+        })
+    });
+    let (expected, rows) = array(rows)?;
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "INSERT INTO decisions (job_seq, outcome, reject_code, reject_reason, source, seen, decided_at_ms,
@@ -192,13 +185,13 @@ pub(super) async fn new_attempts(
     if work.changes.attempts.is_empty() {
         return Ok(());
     }
-    let row = |(seq, number, new): &(AttemptSeq, u32, NewAttempt)| {
-        json!({
-            "attempt_seq": seq, "job_seq": new.job, "attempt_no": number, "outcome": new.outcome,
-            "nonce": new.nonce, "body": new.body, "signature": new.signature,
-        })
-    };
-    let (expected, rows) = array(work.changes.attempts.iter().map(row).collect());
+    let rows = work.changes.attempts.iter().map(|(seq, number, new)| {
+        row! {
+            attempt_seq: *seq, job_seq: new.job, attempt_no: *number, outcome: new.outcome,
+            nonce: &new.nonce, body: &new.body, signature: &new.signature,
+        }
+    });
+    let (expected, rows) = array(rows)?;
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "INSERT INTO attempts (attempt_seq, job_seq, attempt_no, outcome, nonce, body, signature,
@@ -222,13 +215,13 @@ pub(super) async fn attempt_ends(
     if work.changes.attempt_ends.is_empty() {
         return Ok(());
     }
-    let row = |(seq, end): &(AttemptSeq, AttemptEnd)| {
-        json!({
-            "attempt_seq": seq, "result": end.result, "status": end.http_status,
-            "request_id": end.request_id, "response": end.response, "detail": end.detail,
-        })
-    };
-    let (expected, rows) = array(work.changes.attempt_ends.iter().map(row).collect());
+    let rows = work.changes.attempt_ends.iter().map(|(seq, end)| {
+        row! {
+            attempt_seq: *seq, result: end.result, status: end.http_status,
+            request_id: &end.request_id, response: &end.response, detail: &end.detail,
+        }
+    });
+    let (expected, rows) = array(rows)?;
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "UPDATE attempts SET result = new.value ->> 'result', http_status = new.value ->> 'status',
@@ -251,13 +244,12 @@ pub(super) async fn job_events(
     if work.changes.job_events.is_empty() {
         return Ok(());
     }
-    let row = |new: &NewJobEvent| {
-        json!({
-            "event_seq": new.seq, "job_seq": new.job, "kind": new.kind.as_str(),
-            "detail": new.detail,
-        })
-    };
-    let (expected, rows) = array(work.changes.job_events.iter().map(row).collect());
+    let rows = work.changes.job_events.iter().map(|new| {
+        row! {
+            event_seq: new.seq, job_seq: new.job, kind: new.kind.as_str(), detail: &new.detail,
+        }
+    });
+    let (expected, rows) = array(rows)?;
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "INSERT INTO job_events (event_seq, job_seq, at_ms, kind, detail)
@@ -276,9 +268,9 @@ pub(super) async fn job_counts(
     work: &Work,
 ) -> Result<(), StoreError> {
     let row = |((state, job_type), by): (&(&'static str, _), &i64)| {
-        (*by != 0).then(|| json!({"state": state, "type": job_type, "by": by}))
+        (*by != 0).then(|| row! { state: *state, job_type: *job_type, by: *by })
     };
-    let (expected, rows) = array(work.changes.counts.iter().filter_map(row).collect());
+    let (expected, rows) = array(work.changes.counts.iter().filter_map(row))?;
     if expected == 0 {
         return Ok(());
     }
@@ -286,7 +278,7 @@ pub(super) async fn job_counts(
         "UPDATE job_counts SET jobs = jobs + (change.value ->> 'by')
          FROM jsonb_each(?1) AS change
          WHERE job_counts.state = change.value ->> 'state'
-           AND job_counts.type = change.value ->> 'type'",
+           AND job_counts.type = change.value ->> 'job_type'",
         rows
     )
     .execute(connection)

@@ -1,12 +1,16 @@
 //! Bad messages, and what waits to be published.
 
-use serde_json::json;
+use serde::Serialize;
 use sqlx::SqliteConnection;
+use uuid::Uuid;
 
-use super::{array, expect};
-use crate::store::{
-    StoreError,
-    work::{BadMessage, Work},
+use super::{array, expect, row};
+use crate::{
+    domain::ids::{JobSeq, OutboxSeq, QuarantineSeq},
+    store::{
+        StoreError,
+        work::{BadMessage, Work},
+    },
 };
 
 pub(super) async fn quarantine(
@@ -41,12 +45,8 @@ pub(super) async fn quarantine(
         return Ok(());
     }
     let (expected, rows) = array(
-        work.changes
-            .seen_again
-            .iter()
-            .map(|(seq, times)| json!({"seq": seq, "times": times}))
-            .collect(),
-    );
+        work.changes.seen_again.iter().map(|(seq, times)| row! { seq: *seq, times: *times }),
+    )?;
     let result = sqlx::query!(
         "UPDATE quarantine SET times_seen = times_seen + (again.value ->> 'times'), last_seen_ms = ?2
          FROM jsonb_each(?1) AS again WHERE quarantine_seq = again.value ->> 'seq'",
@@ -58,25 +58,42 @@ pub(super) async fn quarantine(
     expect(result, "the counts of quarantined messages", expected)
 }
 
+/// A row of `outbox`.
+#[derive(Serialize)]
+struct Announced<'a> {
+    outbox_seq: OutboxSeq,
+    kind: &'static str,
+    job_seq: Option<JobSeq>,
+    quarantine_seq: Option<QuarantineSeq>,
+    event_id: Uuid,
+    routing_key: &'a str,
+    body: Option<&'a str>,
+}
+
 pub(super) async fn outbox(
     connection: &mut SqliteConnection,
     work: &Work,
 ) -> Result<(), StoreError> {
-    let outcomes = work.changes.outcomes.iter().map(|(seq, message)| {
-        json!({
-            "outbox_seq": seq, "kind": "outcome", "job_seq": message.job,
-            "event_id": message.event_id, "routing_key": message.routing_key,
-            "body": message.body,
-        })
+    let outcomes = work.changes.outcomes.iter().map(|(seq, message)| Announced {
+        outbox_seq: *seq,
+        kind: "outcome",
+        job_seq: Some(message.job),
+        quarantine_seq: None,
+        event_id: message.event_id,
+        routing_key: &message.routing_key,
+        body: Some(&message.body),
     });
-    let dead_letters =
-        work.changes.dead_letters.iter().map(|(seq, quarantined, event_id, routing_key)| {
-            json!({
-                "outbox_seq": seq, "kind": "dead_letter", "quarantine_seq": quarantined,
-                "event_id": event_id, "routing_key": routing_key,
-            })
-        });
-    let (expected, rows) = array(outcomes.chain(dead_letters).collect());
+    let dead_letters = work.changes.dead_letters.iter();
+    let dead_letters = dead_letters.map(|(seq, quarantined, event_id, routing_key)| Announced {
+        outbox_seq: *seq,
+        kind: "dead_letter",
+        job_seq: None,
+        quarantine_seq: Some(*quarantined),
+        event_id: *event_id,
+        routing_key,
+        body: None,
+    });
+    let (expected, rows) = array(outcomes.chain(dead_letters))?;
     if expected == 0 {
         return Ok(());
     }
@@ -103,7 +120,7 @@ pub(super) async fn published(
     if work.changes.published.is_empty() {
         return Ok(());
     }
-    let (expected, rows) = array(work.changes.published.iter().map(|seq| json!(seq)).collect());
+    let (expected, rows) = array(&work.changes.published)?;
     let now_ms = work.now.as_millis();
     let result = sqlx::query!(
         "UPDATE outbox SET published_at_ms = ?2

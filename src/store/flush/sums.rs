@@ -5,17 +5,13 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
-use super::{array, expect};
+use super::{array, expect, row};
 use crate::{
     domain::{
         ids::{BookEventSeq, ConnectionId, CurrencyCode},
         ledger::AccountTotals,
-        limits::DailyKey,
     },
-    store::{
-        StoreError,
-        work::{Sum, Work},
-    },
+    store::{StoreError, work::Work},
 };
 
 pub(super) async fn connection_limits(
@@ -35,7 +31,7 @@ pub(super) async fn connection_limits(
             "approval": caps.approval_above, "event_seq": event,
         }))
     };
-    let (expected, rows) = array(work.changes.connection_caps.iter().filter_map(row).collect());
+    let (expected, rows) = array(work.changes.connection_caps.iter().filter_map(row))?;
     let result = sqlx::query!(
         "INSERT INTO connection_limits (connection_id, currency, exposure_max_per_connection,
              daily_allocation_max_per_connection, daily_deallocation_max_per_connection,
@@ -54,31 +50,6 @@ pub(super) async fn connection_limits(
     .execute(connection)
     .await;
     expect(result, "the changed limits of connections", expected)
-}
-
-/// The sums that are new with this batch, and those that it changed. Each names its own row.
-fn split<'a, K: 'a>(
-    sums: impl Iterator<Item = (&'a K, &'a Sum)>,
-    name: impl Fn(&K) -> Value,
-) -> (Vec<Value>, Vec<Value>) {
-    let (mut new, mut changed) = (Vec::new(), Vec::new());
-    for (key, sum) in sums {
-        let mut row = name(key);
-        if let Value::Object(fields) = &mut row {
-            fields.insert("credits".to_owned(), json!(sum.totals.credits));
-            fields.insert("debits".to_owned(), json!(sum.totals.debits));
-            let Some(before) = sum.before else {
-                new.push(row);
-                continue;
-            };
-            if before != sum.totals {
-                fields.insert("old_credits".to_owned(), json!(before.credits));
-                fields.insert("old_debits".to_owned(), json!(before.debits));
-                changed.push(row);
-            }
-        }
-    }
-    (new, changed)
 }
 
 /// The totals of currencies that are new with this batch, and those that it changed.
@@ -116,7 +87,7 @@ pub(super) async fn currency_totals(
 ) -> Result<(), StoreError> {
     let (new, changed) = split_currencies(work)?;
     if !new.is_empty() {
-        let (expected, rows) = array(new);
+        let (expected, rows) = array(new)?;
         let result = sqlx::query!(
             "INSERT INTO currency_totals (currency, from_oes, to_oes, taken_in, ended)
              SELECT value ->> 'currency', value -> 'new' ->> 0, value -> 'new' ->> 1,
@@ -131,7 +102,7 @@ pub(super) async fn currency_totals(
     if changed.is_empty() {
         return Ok(());
     }
-    let (expected, rows) = array(changed);
+    let (expected, rows) = array(changed)?;
     let result = sqlx::query!(
         "UPDATE currency_totals SET
              from_oes = row.value -> 'new' ->> 0, to_oes = row.value -> 'new' ->> 1,
@@ -151,19 +122,26 @@ pub(super) async fn daily_cleared(
     connection: &mut SqliteConnection,
     work: &Work,
 ) -> Result<(), StoreError> {
-    let name = |key: &DailyKey| {
-        json!({
-            "connection_id": key.connection_id, "currency": key.currency,
-            "day": key.day, "type": key.job_type,
-        })
-    };
-    let (new, changed) = split(work.daily.iter(), name);
+    let (mut new, mut changed) = (Vec::new(), Vec::new());
+    for (key, sum) in &work.daily {
+        let old = sum.before;
+        let row = row! {
+            connection_id: key.connection_id, currency: &key.currency, day: key.day,
+            job_type: key.job_type, cleared: sum.totals.credits, taken_back: sum.totals.debits,
+            old_cleared: old.map(|old| old.credits), old_taken_back: old.map(|old| old.debits),
+        };
+        match old {
+            None => new.push(row),
+            Some(old) if old != sum.totals => changed.push(row),
+            Some(_) => {}
+        }
+    }
     if !new.is_empty() {
-        let (expected, rows) = array(new);
+        let (expected, rows) = array(new)?;
         let result = sqlx::query!(
             "INSERT INTO daily_cleared (connection_id, currency, day, type, cleared, taken_back)
              SELECT value ->> 'connection_id', value ->> 'currency', value ->> 'day',
-                    value ->> 'type', value ->> 'credits', value ->> 'debits'
+                    value ->> 'job_type', value ->> 'cleared', value ->> 'taken_back'
              FROM jsonb_each(?1)",
             rows
         )
@@ -174,15 +152,16 @@ pub(super) async fn daily_cleared(
     if changed.is_empty() {
         return Ok(());
     }
-    let (expected, rows) = array(changed);
+    let (expected, rows) = array(changed)?;
     let result = sqlx::query!(
-        "UPDATE daily_cleared SET cleared = new.value ->> 'credits', taken_back = new.value ->> 'debits'
+        "UPDATE daily_cleared SET cleared = new.value ->> 'cleared', taken_back = new.value ->> 'taken_back'
          FROM jsonb_each(?1) AS new
          WHERE daily_cleared.connection_id = new.value ->> 'connection_id'
            AND daily_cleared.currency = new.value ->> 'currency'
            AND daily_cleared.day = new.value ->> 'day'
-           AND daily_cleared.type = new.value ->> 'type'
-           AND cleared = new.value ->> 'old_credits' AND taken_back = new.value ->> 'old_debits'",
+           AND daily_cleared.type = new.value ->> 'job_type'
+           AND daily_cleared.cleared = new.value ->> 'old_cleared'
+           AND daily_cleared.taken_back = new.value ->> 'old_taken_back'",
         rows
     )
     .execute(connection)

@@ -16,7 +16,7 @@ use crate::{
     store::{
         error::{StoreError, While as _},
         rows::{parse, parse_optional},
-        work::{Sum, Work, daily_key},
+        work::{Sum, Work},
     },
 };
 
@@ -92,26 +92,16 @@ pub(super) async fn load_currency_totals(
     Ok(())
 }
 
-/// The days that the batch's jobs belong to, and today for whatever else may be decided in it.
+/// What was cleared on these days, of either type.
 pub(super) async fn load_daily(
     connection: &mut SqliteConnection,
     work: &mut Work,
-    today_of: &BTreeSet<(ConnectionId, CurrencyCode)>,
+    days: &BTreeSet<(ConnectionId, CurrencyCode, Day)>,
 ) -> Result<(), StoreError> {
-    let mut days: BTreeSet<(ConnectionId, CurrencyCode, Day)> = work
-        .jobs
-        .values()
-        .map(|tracked| {
-            let DailyKey { connection_id, currency, day, .. } = daily_key(&tracked.job, work.now);
-            (connection_id, currency, day)
-        })
-        .collect();
-    let today = work.now.day();
-    days.extend(today_of.iter().map(|(id, currency)| (*id, currency.clone(), today)));
     if days.is_empty() {
         return Ok(());
     }
-    let wanted = keys(&days)?;
+    let wanted = keys(days)?;
     let rows = sqlx::query_scalar!(
         r#"SELECT json_group_array(json_array(connection_id, currency, day, daily_cleared.type, cleared,
                taken_back)) AS "rows!: String"

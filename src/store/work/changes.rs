@@ -197,7 +197,7 @@ pub enum BookEventOutcome {
     Differs,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct Account {
     pub(in crate::store) seq: i64,
     pub(in crate::store) totals: AccountTotals,
@@ -206,7 +206,7 @@ pub(in crate::store) struct Account {
 }
 
 /// A sum of two sides that is kept beside the movements it comes from.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Sum {
     pub(in crate::store) totals: AccountTotals,
     /// As loaded; `None` for one that this batch begins.
@@ -219,7 +219,7 @@ impl Sum {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store) struct TrackedJob {
     pub(in crate::store) job: Job,
     /// The state as loaded; `None` for a job that this batch takes in.
@@ -235,7 +235,7 @@ impl TrackedJob {
 }
 
 /// What is known of a feed, and whether that has changed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store) struct TrackedFeed {
     pub(in crate::store) feed: ConnectionFeed,
     pub(in crate::store) changed: bool,
