@@ -41,6 +41,7 @@ use crate::{
         open_readers, open_writer,
         work::Counters,
     },
+    traces::{Exporter, Traces},
     web::{
         Web,
         api::Api,
@@ -68,6 +69,8 @@ enum Stage {
     Serving,
     /// It ends when nobody can ask for anything any more.
     Writing,
+    /// It tells of what the others did until the last.
+    Tracing,
 }
 
 struct Part {
@@ -84,6 +87,8 @@ pub struct App {
     stop: CancellationToken,
     /// Ends what serves until the last.
     stop_last: CancellationToken,
+    /// Ends what tells of that.
+    stop_traces: CancellationToken,
     writer: Option<WriterHandle>,
     readers: Readers,
     http_address: SocketAddr,
@@ -100,6 +105,7 @@ struct Material {
     writer: WriterHandle,
     wake: Wake,
     metrics: Arc<Metrics>,
+    traces: Traces,
     health: Arc<Health>,
     oes: Arc<OesClient>,
     budget: Arc<Budget>,
@@ -167,6 +173,8 @@ impl App {
         let ledger = book.ledger_uuid;
         let (key, mark) = key::fit_to_sign(&config, &book, key)?;
         let gate = gate_of(&config, &book.counters);
+        let (traces, exporter) =
+            Traces::new(&config.traces, ledger, Arc::clone(&metrics), Arc::clone(&clock))?;
         let readers = open_readers(&config.store.path).await?;
         tell_unproven(&readers).await?;
         let budget = Budget::new(&config.oes, Arc::clone(&clock));
@@ -187,6 +195,7 @@ impl App {
             lazy: Duration::from_millis(config.writer.lazy_ms),
             wake: wake.clone(),
             metrics: Arc::clone(&metrics),
+            traces: traces.clone(),
             health: Arc::clone(&health),
             clock: Arc::clone(&clock),
         })
@@ -207,12 +216,14 @@ impl App {
         let grace = Duration::from_secs(config.shutdown.grace_s);
         let mut app = Self::idle(handle.clone(), readers.clone(), http_address, grace, lock);
         app.spawn_writer(writer, Arc::clone(&health));
+        app.spawn_exporter(exporter);
         let material = Material {
             config,
             readers,
             writer: handle,
             wake,
             metrics,
+            traces,
             health,
             oes,
             budget,
@@ -238,6 +249,7 @@ impl App {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             stop_last: CancellationToken::new(),
+            stop_traces: CancellationToken::new(),
             writer: Some(writer),
             readers,
             http_address,
@@ -261,6 +273,16 @@ impl App {
             let ended = writer.run().await;
             health.writer_ended();
             Ok(ended?)
+        });
+    }
+
+    /// What sends spans to a collector, where there is one.
+    fn spawn_exporter(&mut self, exporter: Option<Exporter>) {
+        let Some(exporter) = exporter else { return };
+        let stop = self.stop_traces.clone();
+        self.spawn("traces", Stage::Tracing, async move {
+            exporter.run(stop).await;
+            Ok(())
         });
     }
 
@@ -357,11 +379,12 @@ impl App {
 
     /// What reads back and, if something may be signed, decides and sends.
     fn spawn_oes_side(&mut self, material: &Material, sending: Sending) {
-        let Material { readers, writer, wake, metrics, oes, budget, clock, .. } = material;
+        let Material { readers, writer, wake, metrics, traces, oes, budget, clock, .. } = material;
         let reader = RecordReader {
             oes: Arc::clone(oes),
             budget: Arc::clone(budget),
             metrics: Arc::clone(metrics),
+            traces: traces.clone(),
             wake: wake.clone(),
         };
         let is_required = material.config.decide.verify_with_oes;
@@ -395,6 +418,7 @@ impl App {
             oes: Arc::clone(oes),
             budget: Arc::clone(budget),
             metrics: Arc::clone(metrics),
+            traces: traces.clone(),
         };
         self.spawn("sender", Stage::Sending, async move { Ok(sender.run(prepared).await?) });
         let feeder = Feeder {

@@ -9,6 +9,7 @@ mod book;
 mod broker;
 mod compare;
 mod defaults;
+mod traces;
 
 use std::{
     collections::HashMap,
@@ -32,6 +33,7 @@ use crate::{
 pub use alerts::{AlertsConfig, PrivateUrl};
 pub use book::BookConfig;
 pub use compare::ReconcileConfig;
+pub use traces::TracesConfig;
 
 /// Prefix of the environment variables that override keys.
 pub const ENVIRONMENT_PREFIX: &str = "SETTLED";
@@ -105,6 +107,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// Logs.
     pub log: LogConfig,
+    /// Spans for a collector.
+    pub traces: TracesConfig,
 }
 
 /// The database.
@@ -462,6 +466,7 @@ impl Config {
         }
         problems.extend(self.broker.bad_names());
         problems.extend(self.alerts.problems());
+        problems.extend(self.traces.problems());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unusable(problems)) }
     }
 }

@@ -27,7 +27,8 @@ pub mod store;
 // RabbitMQ: the only AMQP.
 pub mod broker;
 
-// OES: the only HTTP that leaves the process, apart from notices of alerts; and what secures both ways out.
+// OES: the only HTTP that leaves the process, apart from notices of alerts and traces; and what secures the
+// ways out.
 pub mod oes;
 pub mod tls;
 
@@ -49,11 +50,12 @@ pub mod clock;
 pub mod app;
 pub mod config;
 
-// What probes and people see: health, metrics, logs, the listener, the control socket.
+// What probes and people see: health, metrics, logs, traces, the listener, the control socket.
 pub mod control;
 pub mod health;
 pub mod metrics;
 pub mod telemetry;
+pub mod traces;
 pub mod web;
 
 // What operators ask for, and the command line that asks.

@@ -5,6 +5,7 @@ mod compare;
 mod feed;
 mod process;
 mod shown;
+mod traces;
 mod verify;
 
 use std::{
@@ -43,9 +44,11 @@ use compare::Comparisons;
 use feed::FeedMetrics;
 use process::ProcessCollector;
 use shown::Shown;
+use traces::TraceMetrics;
 use verify::Verifications;
 
 pub use shown::{CURRENCIES_SHOWN_MAX, Snapshot};
+pub use traces::SpanFate;
 
 /// Prefix of every metric but those of the process, which have names of their own everywhere.
 const PREFIX: &str = "settled";
@@ -112,6 +115,7 @@ pub struct Metrics {
     comparisons: Comparisons,
     alerts: AlertMetrics,
     feed: FeedMetrics,
+    traces: TraceMetrics,
     messages: Family<ResultLabels, Counter>,
     refused: Family<CodeLabels, Counter>,
     decisions: Family<DecisionLabels, Counter>,
@@ -167,6 +171,7 @@ impl Metrics {
             comparisons: Comparisons::default(),
             alerts: AlertMetrics::default(),
             feed: FeedMetrics::default(),
+            traces: TraceMetrics::default(),
             messages: Family::default(),
             refused: Family::default(),
             decisions: Family::default(),
@@ -205,6 +210,7 @@ impl Metrics {
         self.comparisons.register(&mut registry);
         self.alerts.register(&mut registry);
         self.feed.register(&mut registry);
+        self.traces.register(&mut registry);
         self.verifications.register(&mut registry);
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         process.register_collector(Box::new(self.usage.clone()));
@@ -505,6 +511,7 @@ mod tests {
             "settled_sender_stopped{cause=\"token_refused\"} 0",
             "settled_oes_reads_total{purpose=\"verify\"} 0",
             "settled_jobs_refused_total 0",
+            "settled_trace_spans_total{result=\"dropped_queue_full\"} 0",
             "settled_verification_waiting_jobs 4",
             "settled_messages_refused_total{code=\"not_as_at_oes\"} 0",
         ] {

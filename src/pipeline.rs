@@ -24,6 +24,11 @@
 //! What must never happen here: a send without a committed attempt, an acknowledgement before a
 //! commit, a rule about money that is not in `domain`.
 
+use crate::{
+    domain::ids::{JobSeq, RecordId},
+    store::work::Work,
+};
+
 pub mod accept;
 pub mod announce;
 pub mod approve;
@@ -44,3 +49,8 @@ pub mod sign;
 pub mod switches;
 pub mod verify;
 pub mod wake;
+
+/// Which record a job is about, for the span of a step: whatever is logged in it then names the record.
+fn about(work: &Work, seq: JobSeq) -> Option<tracing::field::DisplayValue<RecordId>> {
+    work.job(seq).ok().map(|job| tracing::field::display(job.terms.record_id))
+}

@@ -15,6 +15,7 @@ mod command;
 mod handle;
 mod news;
 mod refuse;
+mod steps;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,6 +34,7 @@ use crate::{
     },
     signer::SigningKey,
     store::{Mark, OpenedBook, StoreError, work::Counters},
+    traces::Traces,
 };
 use command::Command;
 
@@ -77,6 +79,8 @@ pub struct WriterParts {
     pub wake: Wake,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where steps are told.
+    pub traces: Traces,
     /// Where it is said how long a batch has been at it.
     pub health: Arc<Health>,
     /// The time.
@@ -110,6 +114,7 @@ pub struct Writer {
     lazy: Duration,
     wake: Wake,
     metrics: Arc<Metrics>,
+    traces: Traces,
     health: Arc<Health>,
     clock: Arc<dyn Clock>,
     commands: mpsc::Receiver<Command>,
@@ -175,6 +180,7 @@ impl Writer {
             lazy: parts.lazy,
             wake: parts.wake,
             metrics: parts.metrics,
+            traces: parts.traces,
             health: parts.health,
             clock: parts.clock,
             commands,

@@ -101,6 +101,7 @@ impl Book {
             lazy: Duration::from_millis(config.writer.lazy_ms),
             wake: Wake::default(),
             metrics: Arc::new(Metrics::new()),
+            traces: settled::traces::Traces::default(),
             health: Arc::<Health>::default(),
             clock,
         })

@@ -24,6 +24,7 @@ impl App {
             writer: material.writer.clone(),
             wake: material.wake.clone(),
             metrics: Arc::clone(&material.metrics),
+            traces: material.traces.clone(),
             health: Arc::clone(&material.health),
             clock: Arc::clone(&material.clock),
         };

@@ -103,6 +103,8 @@ impl App {
         // The last handle is ours: without it the writer commits what is left and ends.
         self.writer = None;
         self.join(Stage::Writing).await;
+        self.stop_traces.cancel();
+        self.join(Stage::Tracing).await;
         tracing::info!("ended");
     }
 

@@ -23,6 +23,7 @@ use crate::{
         mark::Standing,
         open_readers,
     },
+    traces::Collector,
 };
 
 /// What one check found.
@@ -74,6 +75,9 @@ pub(super) async fn run(file: Option<&Path>) -> anyhow::Result<()> {
     }
     report.tell("oes", oes(&config).await)?;
     report.tell("alerts", alerts(&config))?;
+    if let Some(finding) = traces(&config).await {
+        report.tell("traces", finding)?;
+    }
     if report.bad == 0 { Ok(()) } else { bail!("{} things need attention", report.bad) }
 }
 
@@ -126,6 +130,20 @@ fn alerts(config: &Config) -> Finding {
         );
     }
     Finding::Good(format!("{} can be used; `settled alerts test` sends a notice", ways.join(", ")))
+}
+
+/// Whether the collector takes spans, where one is configured: it is sent a request without any.
+async fn traces(config: &Config) -> Option<Finding> {
+    let collector = match Collector::new(&config.traces) {
+        Ok(collector) => collector?,
+        Err(error) => return Some(Finding::Bad(error.to_string())),
+    };
+    Some(match collector.probe().await {
+        Ok(()) => Finding::Good(format!("{collector} takes spans")),
+        Err(error) => Finding::Bad(format!(
+            "{error}. Check traces.endpoint, its path (mostly /v1/traces), and traces.headers_file"
+        )),
+    })
 }
 
 fn key(config: &Config) -> Finding {

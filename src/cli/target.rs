@@ -35,6 +35,7 @@ use crate::{
         open_readers, open_writer,
         work::BookEventOutcome,
     },
+    traces::Traces,
     writer::{Acted, JobAction, Writer, WriterHandle, WriterParts},
 };
 
@@ -90,6 +91,7 @@ impl Target {
             lazy: Duration::ZERO,
             wake: Wake::default(),
             metrics: Arc::new(Metrics::new()),
+            traces: Traces::default(),
             health: Arc::default(),
             clock: Arc::new(SystemClock),
         })

@@ -1,6 +1,6 @@
 //! The event that tells the exchange how a record ended.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::{Uuid, uuid};
 
 use super::{decision::Outcome, ids::RecordId, job::JobTerms, job::JobType, time::TimestampMs};
@@ -72,6 +72,17 @@ impl<'a> Announcement<'a> {
             confirmed_at: confirmed_at.to_string(),
         }
     }
+}
+
+/// Which record the body of an event is about.
+#[must_use]
+pub fn record_of(body: &str) -> Option<RecordId> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct About {
+        record_id: RecordId,
+    }
+    serde_json::from_str::<About>(body).ok().map(|about| about.record_id)
 }
 
 #[cfg(test)]

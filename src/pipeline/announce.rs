@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -17,13 +17,18 @@ use crate::{
     clock::Clock,
     config::BrokerConfig,
     crash,
-    domain::{ids::OutboxSeq, time::TimestampMs},
+    domain::{
+        announcement,
+        ids::{OutboxSeq, RecordId},
+        time::TimestampMs,
+    },
     health::{BrokerSide, Health},
     metrics::Metrics,
     store::{
         Readers, StoreError,
         query::{OutboxContent, OutboxMessage},
     },
+    traces::{Step, Traces},
     writer::{WriterGone, WriterHandle},
 };
 
@@ -49,6 +54,8 @@ pub struct Announcer {
     pub wake: Wake,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where steps are told.
+    pub traces: Traces,
     /// What is said of the connection.
     pub health: Arc<Health>,
     /// The time.
@@ -270,6 +277,8 @@ impl Announcer {
         progress: &mut Progress,
     ) -> Result<Result<(), WriterGone>, BrokerError> {
         let now = self.clock.now();
+        let about = self.records_of(&messages);
+        let begun = Instant::now();
         let sequence: Vec<(OutboxSeq, &'static str, String)> = messages
             .iter()
             .map(|message| (message.seq, kind(message), message.event_id.to_string()))
@@ -287,6 +296,9 @@ impl Announcer {
                 PublishOutcome::Confirmed => {
                     progress.set_aside.remove(&seq);
                     self.metrics.published(kind);
+                    if let Some(record) = about.get(&seq) {
+                        self.traces.tell(*record, Step::Announced, begun);
+                    }
                     confirmed.push(seq);
                 }
                 PublishOutcome::Unroutable | PublishOutcome::Refused => {
@@ -307,7 +319,19 @@ impl Announcer {
         Ok(if confirmed.is_empty() { Ok(()) } else { self.writer.published(confirmed).await })
     }
 
+    /// Which outcomes are about which record, if anybody wants to know.
+    fn records_of(&self, messages: &[OutboxMessage]) -> BTreeMap<OutboxSeq, RecordId> {
+        if !self.traces.is_on() {
+            return BTreeMap::new();
+        }
+        let record = |message: &OutboxMessage| Some((message.seq, record_of(message)?));
+        messages.iter().filter_map(record).collect()
+    }
+
     fn outgoing(&self, message: OutboxMessage, now: TimestampMs) -> Outgoing {
+        let record = || record_of(&message).map(tracing::field::display);
+        let _span = tracing::debug_span!("announce", record = record()).entered();
+        tracing::debug!(event = %message.event_id, "publishing");
         let message_id = message.event_id.to_string();
         match message.content {
             OutboxContent::Outcome { body } => Outgoing {
@@ -333,6 +357,13 @@ impl Announcer {
                 published_at: now,
             },
         }
+    }
+}
+
+fn record_of(message: &OutboxMessage) -> Option<RecordId> {
+    match &message.content {
+        OutboxContent::Outcome { body } => announcement::record_of(body),
+        OutboxContent::DeadLetter { .. } => None,
     }
 }
 

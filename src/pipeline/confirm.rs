@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::about;
 use crate::{
     domain::{
         announcement::{Announcement, KnownBy, event_id, routing_key},
@@ -35,6 +36,7 @@ pub struct Reply {
 /// [`WorkError`] when that is not possible from the job's state.
 pub fn settle(work: &mut Work, reply: &Reply, limits: &RetryLimits) -> Result<(), WorkError> {
     let seq = reply.job;
+    let _span = tracing::debug_span!("confirm", record = about(work, seq)).entered();
     work.finish_attempt(reply.attempt, reply.end.clone());
     let job = work.job_mut(seq)?;
     if counts_as_attempt(reply.verdict) {

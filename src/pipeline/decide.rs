@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::wake::{Rested, Wake, rest};
+use super::{
+    about,
+    wake::{Rested, Wake, rest},
+};
 use crate::{
     clock::Clock,
     crash,
@@ -70,6 +73,7 @@ impl Conditions {
 /// # Errors
 /// [`WorkError`] when the decision cannot be represented.
 pub fn decide(work: &mut Work, seq: JobSeq, conditions: &Conditions) -> Result<Decided, WorkError> {
+    let _span = tracing::debug_span!("decide", record = about(work, seq)).entered();
     let view = match look(work, seq, conditions, None)? {
         Looked::View(view) => view,
         Looked::Not(decided) => return Ok(decided),

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
 use super::{budget::Budget, wake::Wake};
@@ -19,6 +20,7 @@ use crate::{
     },
     metrics::Metrics,
     oes::{OesClient, ReadError},
+    traces::{Step, Traces},
 };
 
 /// Most records that one list request asks for: their ids make 3.7 KB of a URL.
@@ -65,6 +67,19 @@ impl Purpose {
     }
 }
 
+/// What a read is in the life of a job.
+fn step(purpose: Purpose, result: &ReadResult) -> Option<Step> {
+    let found = match result {
+        ReadResult::Answered(reading) => reading.word(),
+        ReadResult::Failed => "nothing",
+    };
+    match purpose {
+        Purpose::Verify => Some(Step::Verified { found }),
+        Purpose::ReadBack => Some(Step::ReadBack { found }),
+        Purpose::Probe | Purpose::Compare => None,
+    }
+}
+
 /// Asks OES for records.
 #[derive(Clone)]
 pub struct RecordReader {
@@ -74,6 +89,8 @@ pub struct RecordReader {
     pub budget: Arc<Budget>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where steps are told.
+    pub traces: Traces,
     /// Whose loops they are that wait here.
     pub wake: Wake,
 }
@@ -82,6 +99,24 @@ impl RecordReader {
     /// Reads records; what could not be read is asked again later. `by_name` says which of those that
     /// the list does not show are asked for one by one.
     pub async fn read(
+        &self,
+        purpose: Purpose,
+        ids: &[RecordId],
+        by_name: impl Fn(RecordId) -> bool,
+    ) -> Vec<ReadResult> {
+        let begun = Instant::now();
+        let results = self.read_all(purpose, ids, by_name).await;
+        if self.traces.is_on() {
+            for (id, result) in ids.iter().zip(&results) {
+                if let Some(step) = step(purpose, result) {
+                    self.traces.tell(*id, step, begun);
+                }
+            }
+        }
+        results
+    }
+
+    async fn read_all(
         &self,
         purpose: Purpose,
         ids: &[RecordId],

@@ -41,6 +41,7 @@ pub enum Recorded {
 
 /// Records a message.
 pub fn record(work: &mut Work, intake: &Intake) -> Recorded {
+    let _span = tracing::debug_span!("record", record = %intake.terms.record_id).entered();
     let Some(known) = work.find(intake.terms.record_id) else {
         // OES's own record, taken in by a sweep, is what it is.
         let is_refused = intake.queue != ADOPTED_QUEUE

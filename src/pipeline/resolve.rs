@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    confirm,
+    about, confirm,
     read::{Purpose, READS_MAX, ReadResult, RecordReader},
     wake::{Rested, Wake, rest},
 };
@@ -40,6 +40,7 @@ pub fn settle(
     limits: &RetryLimits,
     suspicion: Suspicion,
 ) -> Result<(), WorkError> {
+    let _span = tracing::debug_span!("resolve", record = about(work, seq)).entered();
     let now = work.now();
     let job = work.job(seq)?;
     // The job may have moved while the read was under way.

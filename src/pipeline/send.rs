@@ -1,12 +1,13 @@
 //! Send: one PUT of one attempt, with no transaction open.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     budget::{Budget, SendPermit},
@@ -25,6 +26,7 @@ use crate::{
     metrics::Metrics,
     oes::{Answer, NoAnswer, OesClient},
     store::{Readers, StoreError, work::AttemptEnd},
+    traces::{Step, Traces},
     writer::{WriterGone, WriterHandle},
 };
 
@@ -47,6 +49,8 @@ pub struct Sender {
     pub budget: Arc<Budget>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where steps are told.
+    pub traces: Traces,
 }
 
 impl Sender {
@@ -68,7 +72,10 @@ impl Sender {
                 next = prepared.recv() => match next {
                     Some((attempt, permit)) => {
                         let sender = Arc::clone(&this);
-                        in_flight.spawn(async move { sender.send(attempt, permit).await });
+                        let record = attempt.terms.record_id;
+                        let span = tracing::debug_span!("send", %record, attempt = attempt.number);
+                        let sent = async move { sender.send(attempt, permit).await };
+                        in_flight.spawn(sent.instrument(span));
                     }
                     None => break,
                 },
@@ -81,10 +88,11 @@ impl Sender {
     }
 
     async fn send(&self, attempt: PreparedAttempt, permit: SendPermit) {
-        let PreparedAttempt { job, seq, terms, body } = attempt;
+        let PreparedAttempt { job, seq, number, terms, body } = attempt;
         tracing::debug!(record = %terms.record_id, attempt = %seq, "sending");
         crash::point("before_send");
         crash::stall("sender").await;
+        let begun = Instant::now();
         let answer = self.oes.put_update(terms.job_type, body).await;
         crash::point("after_answer");
         drop(permit);
@@ -93,13 +101,15 @@ impl Sender {
             Err(_) => Verdict::Doubtful(Doubt::NoReply),
         };
         self.metrics.attempt(verdict);
+        let status = answer.as_ref().ok().map(|answer| answer.status);
+        self.traces.tell(terms.record_id, Step::Sent { attempt: number, status, verdict }, begun);
         self.tell_budget(&terms.record_id, verdict, answer.as_ref().ok());
         if !matches!(verdict, Verdict::Accepted) {
             tracing::warn!(
                 record = %terms.record_id,
                 attempt = %seq,
                 result = verdict.as_str(),
-                status = answer.as_ref().map_or(0, |answer| answer.status),
+                status = status.unwrap_or(0),
                 error = answer.as_ref().err().map(tracing::field::display),
                 "the update was not simply accepted"
             );

@@ -1,5 +1,6 @@
 //! Sign: payload, nonce and signature become an attempt on disk. Nothing leaves before that commit.
 
+use super::about;
 use crate::{
     domain::{
         decision::Outcome,
@@ -18,6 +19,8 @@ pub struct PreparedAttempt {
     pub job: JobSeq,
     /// Its number in the book.
     pub seq: AttemptSeq,
+    /// Its number for the job.
+    pub number: u32,
     /// What it is about.
     pub terms: JobTerms,
     /// The exact request body.
@@ -39,6 +42,7 @@ pub struct Draft {
 /// # Errors
 /// [`WorkError`] when the job is not to be sent.
 pub fn draft(work: &mut Work, seq: JobSeq) -> Result<Draft, WorkError> {
+    let _span = tracing::debug_span!("sign", record = about(work, seq)).entered();
     work.advance(seq, Event::Prepare, None)?;
     let job = work.job(seq)?;
     let terms = job.terms.clone();
@@ -69,6 +73,7 @@ impl Draft {
         let body = update.into_body(&signature)?;
         let attempt = NewAttempt { job, outcome, nonce, body: body.clone(), signature };
         let seq = work.insert_attempt(attempt)?;
-        Ok(PreparedAttempt { job, seq, terms, body })
+        let number = work.job(job)?.attempts_made;
+        Ok(PreparedAttempt { job, seq, number, terms, body })
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    confirm,
+    about, confirm,
     decide::{self, Conditions},
     read::{Purpose, READS_MAX, ReadResult, RecordReader},
     record::{self, Intake},
@@ -69,6 +69,7 @@ pub fn settle(
     limits: &RetryLimits,
 ) -> Result<bool, WorkError> {
     let seq = read.job;
+    let _span = tracing::debug_span!("verify", record = about(work, seq)).entered();
     let job = work.job(seq)?;
     let is_read = match job.state {
         State::Received => true,

@@ -195,7 +195,7 @@ impl World {
         let Some(index) = usize::from(which).checked_rem(self.process.prepared.len()) else {
             return Ok(());
         };
-        let PreparedAttempt { job, seq, terms, body } = self.process.prepared.remove(index);
+        let PreparedAttempt { job, seq, terms, body, .. } = self.process.prepared.remove(index);
         self.model.sent(&self.book, seq, &body)?;
         let answer = self.oes.put(&body, fate);
         let retry_at = (answer.as_ref())

@@ -10,6 +10,7 @@ use super::{
     act::Act,
     command::{Command, Done, Drafted},
     news,
+    steps::Stages,
 };
 use crate::{
     crash,
@@ -54,11 +55,11 @@ enum Failure {
 }
 
 /// What a batch came to.
-struct Carried {
+pub(super) struct Carried {
     /// What became of each command, in their order.
-    done: Vec<Done>,
+    pub(super) done: Vec<Done>,
     /// The signed attempts, in the places that the commands know; taken as they are sent.
-    attempts: Vec<Option<PreparedAttempt>>,
+    pub(super) attempts: Vec<Option<PreparedAttempt>>,
 }
 
 impl Failure {
@@ -155,6 +156,7 @@ impl Writer {
         };
         let acted: Result<Vec<Done>, WorkError> =
             batch.iter_mut().map(|command| act.carry_out(command)).collect();
+        let stages = Stages { begun, to_sign: Instant::now() };
         let acted = acted.and_then(|done| Ok(Carried { done, attempts: act.sign_drafts()? }));
         let (first_attempts_wait, switches) = (act.first_attempts_wait, act.switches);
         match acted {
@@ -180,6 +182,7 @@ impl Writer {
                 for item in &news {
                     news::tell(item, &self.metrics);
                 }
+                self.trace(batch, &carried, &news, stages);
                 Ok(carried)
             }
             Err(error) => {

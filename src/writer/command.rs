@@ -1,5 +1,7 @@
 //! What can be asked of the writer, and what each request needs to see.
 
+use std::time::Instant;
+
 use tokio::sync::oneshot;
 
 use super::{
@@ -34,6 +36,8 @@ pub(super) enum Command {
     /// One message that reads as a job.
     Record {
         intake: Box<Intake>,
+        /// When it was handed over.
+        arrived: Instant,
         /// Leave the decision to later: set by the writer when deciding at once has failed.
         record_only: bool,
         answer: oneshot::Sender<Recording>,

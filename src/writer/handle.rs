@@ -1,5 +1,7 @@
 //! How others reach the writer: a question each, answered once it is committed.
 
+use std::time::Instant;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -80,7 +82,12 @@ impl WriterHandle {
     pub async fn record(&self, intake: Intake) -> Result<oneshot::Receiver<Recording>, WriterGone> {
         let (answer, answered) = oneshot::channel();
         self.commands
-            .send(Command::Record { intake: Box::new(intake), record_only: false, answer })
+            .send(Command::Record {
+                intake: Box::new(intake),
+                arrived: Instant::now(),
+                record_only: false,
+                answer,
+            })
             .await
             .map_err(|_| WriterGone)?;
         Ok(answered)

@@ -27,8 +27,8 @@ impl Writer {
         let doing = command.name();
         tracing::error!(command = doing, reason, "a command was refused");
         match command {
-            Command::Record { intake, record_only: false, answer } => {
-                let command = Command::Record { intake, record_only: true, answer };
+            Command::Record { intake, arrived, record_only: false, answer } => {
+                let command = Command::Record { intake, arrived, record_only: true, answer };
                 Box::pin(self.execute(vec![command])).await
             }
             Command::Record { answer, .. } => {
