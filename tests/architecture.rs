@@ -69,9 +69,14 @@ fn amqp_is_only_in_the_broker() {
 }
 
 #[test]
-fn requests_are_only_made_to_oes_to_whoever_is_told_of_alerts_and_to_our_own_daemon() {
-    let rooms = ["oes", "alerts", "sandbox", "control", "web"];
+fn requests_are_only_made_to_oes_to_who_is_told_of_alerts_or_traces_and_to_our_own_daemon() {
+    let rooms = ["oes", "alerts", "traces", "sandbox", "control", "web"];
     assert_eq!(files_with(&["reqwest::", "use reqwest"], &rooms), Vec::<String>::new());
+}
+
+#[test]
+fn otlp_is_only_in_the_traces() {
+    assert_eq!(files_with(&["opentelemetry_proto::"], &["traces"]), Vec::<String>::new());
 }
 
 #[test]

@@ -85,6 +85,7 @@ mod support;
 mod switches;
 mod sync;
 mod topology;
+mod traces;
 mod trust;
 mod unknown_outcomes;
 mod waiting;

@@ -11,6 +11,7 @@ pub(crate) mod power;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod recording;
+pub(crate) mod spans;
 pub(crate) mod wire;
 pub(crate) mod world;
 

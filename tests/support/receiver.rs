@@ -1,4 +1,4 @@
-//! Whoever is told of alerts: a real HTTP listener that can lose its answers, refuse, or hang.
+//! Whoever is told of alerts, or takes traces: a real HTTP listener that can lose its answers, refuse, or hang.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -35,6 +35,8 @@ pub(crate) struct Arrived {
     pub(crate) path: String,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: String,
+    /// The same as it came.
+    pub(crate) bytes: Vec<u8>,
     pub(crate) was_answered: bool,
 }
 
@@ -136,10 +138,11 @@ impl Receiver {
 }
 
 async fn serve(mut stream: TcpStream, shared: &Shared) {
-    let Some((path, headers, body)) = read(&mut stream).await else { return };
+    let Some((path, headers, bytes)) = read(&mut stream).await else { return };
+    let body = String::from_utf8_lossy(&bytes).into_owned();
     let manner = shared.manners.lock().unwrap().pop_front().unwrap_or(Manner::Answer(204));
     let was_answered = matches!(manner, Manner::Answer(200..=299));
-    shared.arrived.lock().unwrap().push(Arrived { path, headers, body, was_answered });
+    shared.arrived.lock().unwrap().push(Arrived { path, headers, body, bytes, was_answered });
     match manner {
         Manner::Answer(status) => {
             let answer =
@@ -152,7 +155,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) {
 }
 
 /// One request, of which the length is given.
-async fn read(stream: &mut TcpStream) -> Option<(String, HashMap<String, String>, String)> {
+async fn read(stream: &mut TcpStream) -> Option<(String, HashMap<String, String>, Vec<u8>)> {
     let mut bytes = Vec::new();
     let head_ends = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -171,6 +174,5 @@ async fn read(stream: &mut TcpStream) -> Option<(String, HashMap<String, String>
     while bytes.len() < head_ends + length {
         (stream.read_buf(&mut bytes).await.ok()? > 0).then_some(())?;
     }
-    let body = String::from_utf8(bytes[head_ends..head_ends + length].to_vec()).ok()?;
-    Some((path, headers, body))
+    Some((path, headers, bytes[head_ends..head_ends + length].to_vec()))
 }
