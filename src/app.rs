@@ -16,7 +16,7 @@ use crate::{
     alerts::{Alerts, Channels, Origin},
     clock::Clock,
     compare::{self, Desk, ask::Asker},
-    config::Config,
+    config::{Config, OesConfig},
     control,
     domain::lag::BookGate,
     health::{Checks, Health, Volumes},
@@ -151,6 +151,17 @@ async fn tell_unproven(readers: &Readers) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who asks OES, and how much may be asked of it.
+fn way_to_oes(
+    config: &OesConfig,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<(Arc<OesClient>, Arc<Budget>)> {
+    let oes = OesClient::new(config, Arc::clone(clock))?.counted_by(Arc::clone(metrics));
+    let budget = Budget::new(config, Arc::clone(clock)).counted_by(Arc::clone(metrics));
+    Ok((Arc::new(oes), Arc::new(budget)))
+}
+
 /// Signed attempts on their way to the sender; absent when nothing may be signed.
 type Sending = Option<mpsc::UnboundedReceiver<Permitted>>;
 
@@ -166,19 +177,15 @@ impl App {
         let http_address = http.local_addr()?;
 
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::<Health>::default());
-        let oes = OesClient::new(&config.oes, Arc::clone(&clock))?;
-        let oes = Arc::new(oes.counted_by(Arc::clone(&metrics)));
+        let (oes, budget) = way_to_oes(&config.oes, &metrics, &clock)?;
         let wake = Wake::default();
         let book = open_writer(&config.store.path, clock.now()).await?;
         let ledger = book.ledger_uuid;
         let (key, mark) = key::fit_to_sign(&config, &book, key)?;
         let gate = gate_of(&config, &book.counters);
-        let (traces, exporter) =
-            Traces::new(&config.traces, ledger, Arc::clone(&metrics), Arc::clone(&clock))?;
+        let (traces, exporter) = Traces::new(&config.traces, ledger, &metrics, &clock)?;
         let readers = open_readers(&config.store.path).await?;
         tell_unproven(&readers).await?;
-        let budget = Budget::new(&config.oes, Arc::clone(&clock));
-        let budget = Arc::new(budget.counted_by(Arc::clone(&metrics)));
         let (signing, sending, signer_fault) = may_sign(key, &budget);
         let (writer, handle) = Writer::new(WriterParts {
             book,

@@ -153,15 +153,16 @@ impl Traces {
     pub fn new(
         config: &TracesConfig,
         ledger: Uuid,
-        metrics: Arc<Metrics>,
-        clock: Arc<dyn Clock>,
+        metrics: &Arc<Metrics>,
+        clock: &Arc<dyn Clock>,
     ) -> Result<(Self, Option<Exporter>), CollectorError> {
         let Some(collector) = Collector::new(config)? else {
             return Ok((Self::default(), None));
         };
         let (queue, told) = mpsc::channel(config.queue_len_max);
-        let exporter = Exporter::new(config, collector, told, ledger, Arc::clone(&metrics), clock);
-        let tap = Tap { queue, sample_ratio: config.sample_ratio, metrics };
+        let tap = Tap { queue, sample_ratio: config.sample_ratio, metrics: Arc::clone(metrics) };
+        let (metrics, clock) = (Arc::clone(metrics), Arc::clone(clock));
+        let exporter = Exporter::new(config, collector, told, ledger, metrics, clock);
         Ok((Self(Some(Arc::new(tap))), Some(exporter)))
     }
 

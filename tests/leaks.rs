@@ -18,6 +18,7 @@ use crate::support::{
     eventually,
     node::private_node,
     receiver::{Manner, Receiver},
+    spans::spans,
     world::{KEY_HEX, TOKEN, World, write_secret},
 };
 
@@ -25,16 +26,20 @@ const BROKER_PASSWORD: &str = "canary-broker-password-5b1d";
 const WEBHOOK_SECRET: &str = "canary-webhook-secret-of-some-length";
 const HOOK_PATH: &str = "canary-path-of-a-webhook";
 const BEAT_PATH: &str = "canary-path-of-a-heartbeat";
+const TRACES_PATH: &str = "canary-path-of-traces";
+const TRACES_TOKEN: &str = "canary-token-for-traces";
 const OPERATOR_TOKEN: &str = "settled_canary-token-of-an-operator";
 
 /// Everything that may be nowhere.
-const SECRETS: [(&str, &str); 7] = [
+const SECRETS: [(&str, &str); 9] = [
     ("the signing key", KEY_HEX),
     ("the access token", TOKEN),
     ("the broker's password", BROKER_PASSWORD),
     ("the webhook's secret", WEBHOOK_SECRET),
     ("the webhook's path", HOOK_PATH),
     ("the heartbeat's path", BEAT_PATH),
+    ("the path for traces", TRACES_PATH),
+    ("the token for traces", TRACES_TOKEN),
     ("an operator's token", OPERATOR_TOKEN),
 ];
 
@@ -73,10 +78,16 @@ fn search_for(name: &str, secret: &str, place: &str, bytes: &[u8]) {
 }
 
 /// The world with canaries for secrets, on a broker with a user of its own.
-async fn world_with_canaries(broker: &str, receiver: &Receiver, format: &str) -> World {
+async fn world_with_canaries(
+    broker: &str,
+    (receiver, collector): (&Receiver, &Receiver),
+    format: &str,
+) -> World {
     let mut world = World::on(broker, &[]).await;
     let secret = world.path("webhook-secret");
     write_secret(&secret, WEBHOOK_SECRET);
+    let headers = world.path("traces-headers");
+    write_secret(&headers, &format!("authorization: Bearer {TRACES_TOKEN}"));
     let tokens = world.path("tokens");
     let line = format!("alice:operator:{}", hex::encode(Sha256::digest(OPERATOR_TOKEN)));
     write_secret(&tokens, &line);
@@ -90,6 +101,9 @@ async fn world_with_canaries(broker: &str, receiver: &Receiver, format: &str) ->
         ("archive.path", world.path("archive.db").to_str().unwrap()),
         ("archive.after_days", "0"),
         ("http.tokens_file", tokens.to_str().unwrap()),
+        ("traces.endpoint", &collector.url(&format!("/{TRACES_PATH}"))),
+        ("traces.headers_file", headers.to_str().unwrap()),
+        ("traces.every_ms", "20"),
         ("alerts.every_s", "1"),
         ("alerts.hold_s", "0"),
         ("alerts.calm_s", "0"),
@@ -232,7 +246,7 @@ async fn search_page(world: &World, record: &str) -> [String; 2] {
 /// Everything that the daemon and the commands have written, the files of secrets and the configuration,
 /// in which the URLs stand, left out.
 fn search_files(folder: &Path) {
-    let secret_files = ["key", "token", "webhook-secret", "settled.toml"];
+    let secret_files = ["key", "token", "webhook-secret", "traces-headers", "settled.toml"];
     let mut searched = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -326,6 +340,7 @@ async fn search_complaints(world: &mut World) {
         ("alerts.webhook_url", format!("ftp://host/{HOOK_PATH}")),
         ("alerts.heartbeat_url", format!("http://[/{BEAT_PATH}")),
         ("alerts.command", format!("[\"{WEBHOOK_SECRET}\"")),
+        ("traces.endpoint", format!("http://host/{TRACES_PATH}")),
     ] {
         let before = world.setting(broken_key).to_owned();
         world.set(broken_key, &value);
@@ -348,7 +363,7 @@ async fn search_complaints(world: &mut World) {
 
 #[tokio::test]
 async fn no_secret_is_anywhere_but_in_its_file_whatever_happens_and_is_logged() {
-    let receiver = Receiver::start().await;
+    let (receiver, collector) = (Receiver::start().await, Receiver::start().await);
     let broker = {
         let node = private_node().await;
         // Whoever ran before may have left it.
@@ -357,7 +372,8 @@ async fn no_secret_is_anywhere_but_in_its_file_whatever_happens_and_is_logged() 
         node.url.clone()
     };
     for format in ["text", "json"] {
-        let mut world = world_with_canaries(&broker, &receiver, format).await;
+        let mut world = world_with_canaries(&broker, (&receiver, &collector), format).await;
+        collector.next([Manner::Answer(401), Manner::Lose, Manner::Answer(400)]);
         let log = run_through_faults(&world, &receiver).await;
         let text = String::from_utf8_lossy(&log);
         for part in ["TRACE", "hyper", "settled::"] {
@@ -372,5 +388,13 @@ async fn no_secret_is_anywhere_but_in_its_file_whatever_happens_and_is_logged() 
     for request in receiver.arrived() {
         let told = format!("{:?} {}", request.headers, request.body);
         search("a notice", told.as_bytes());
+    }
+    // What failed and was read back is among the spans; the token is where it belongs.
+    assert!(spans(&collector).iter().any(|span| span.name == "read_back"));
+    for mut request in collector.arrived() {
+        let token = request.headers.remove("authorization");
+        assert_eq!(token, Some(format!("Bearer {TRACES_TOKEN}")));
+        search("exported spans", &request.bytes);
+        search("the headers of exported spans", format!("{:?}", request.headers).as_bytes());
     }
 }

@@ -76,6 +76,14 @@ async fn every_job_is_one_trace_with_the_id_of_its_record_and_its_steps_in_order
     let traces: Vec<RecordId> = spans(&receiver).iter().map(|span| span.trace).collect();
     let ids: Vec<RecordId> = records.iter().map(|record| record.id).collect();
     assert!(traces.iter().all(|trace| ids.contains(trace)), "nothing else is a trace");
+    for record in &records {
+        let history = world.history(record.id).await.unwrap();
+        let signature = &history.attempts[0].signature;
+        for private in [signature, &world.client_id.to_string(), &world.connection_id.to_string()] {
+            let is_told = receiver.arrived().iter().any(|request| request.body.contains(private));
+            assert!(!is_told, "{private} is nobody's affair");
+        }
+    }
     let who = requests(&receiver)[0].resource_spans[0].resource.clone().unwrap();
     let who = format!("{who:?}");
     assert!(who.contains("service.name") && who.contains("settled"), "{who}");

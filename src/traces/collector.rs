@@ -17,6 +17,9 @@ use reqwest::{
     redirect,
 };
 
+use uuid::Uuid;
+
+use super::span;
 use crate::{
     config::TracesConfig,
     secret_file::{self, SecretFileError},
@@ -150,12 +153,13 @@ impl Collector {
         Ok(refused(answer).await)
     }
 
-    /// Whether the collector takes spans, asked with none.
+    /// Whether the collector takes spans, asked with none: only who would send them is named.
     ///
     /// # Errors
     /// [`Undelivered`].
     pub async fn probe(&self) -> Result<(), Undelivered> {
-        self.send(&ExportTraceServiceRequest::default()).await.map(|_| ())
+        let nobody = span::resource(env!("CARGO_PKG_NAME"), Uuid::nil());
+        self.send(&span::request(&nobody, Vec::new())).await.map(|_| ())
     }
 
     /// A token that is refused may have been replaced; one that cannot be read stays as it is.

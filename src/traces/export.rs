@@ -238,14 +238,14 @@ impl Trouble {
 
     /// Says so when the collector takes spans, but not fast enough.
     fn look_at_drops(&mut self, metrics: &Metrics) {
-        let overflown = metrics.trace_spans_so_far(SpanFate::QueueFull);
-        let overflows = overflown > self.overflown;
+        let so_far = metrics.trace_spans_so_far(SpanFate::QueueFull);
+        let overflows = so_far > self.overflown;
         if overflows && !self.overflows && self.failures == 0 {
             tracing::warn!(
                 "spans are dropped, because more come than the collector takes: \
                  settled_trace_spans_total counts them"
             );
         }
-        (self.overflown, self.overflows) = (overflown, overflows);
+        (self.overflown, self.overflows) = (so_far, overflows);
     }
 }

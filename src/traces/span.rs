@@ -36,10 +36,12 @@ fn derive(record: RecordId) -> Derived {
         .chain_update(record.as_uuid())
         .finalize()
         .into();
-    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = digest;
+    let (first, others) = digest.split_first_chunk().unwrap_or((&[0; SPAN_ID_BYTES], &[]));
+    let second = others.first_chunk().copied().unwrap_or_default();
+    let mut root_span = *first;
     // All zeroes would be no id.
-    let root_span = [a | 1, b, c, d, e, f, g, h];
-    let place = f64::from(u32::from_be_bytes([i, j, k, l])) / f64::from(u32::MAX);
+    root_span[0] |= 1;
+    let place = f64::from(u32::from_be_bytes(second)) / f64::from(u32::MAX);
     Derived { root_span, place }
 }
 

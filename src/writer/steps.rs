@@ -37,14 +37,12 @@ impl Writer {
         let Stages { begun, to_sign } = stages;
         let committed = Instant::now();
         for (command, done) in batch.iter().zip(&carried.done) {
-            let (intake, arrived) = match command {
-                Command::Record { intake, arrived, .. } => (intake, *arrived),
-                Command::Requeue { intake, .. } => (intake, begun),
-                _ => continue,
-            };
-            if let Done::Recorded { recorded, .. } = done {
-                let step = Step::Received { result: word(*recorded) };
-                self.traces.tell_past(intake.terms.record_id, step, (arrived, committed));
+            let Done::Recorded { recorded, .. } = done else { continue };
+            let step = Step::Received { result: word(*recorded) };
+            if let Command::Record { intake, arrived, .. } = command {
+                self.traces.tell_past(intake.terms.record_id, step, (*arrived, committed));
+            } else if let Command::Requeue { intake, .. } = command {
+                self.traces.tell_past(intake.terms.record_id, step, (begun, committed));
             }
         }
         for item in news {
