@@ -4,7 +4,7 @@ mod broker_side;
 mod key;
 pub(crate) mod watchdog;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
@@ -143,12 +143,13 @@ fn gate_of(config: &Config, counters: &Counters) -> GateBoard {
     GateBoard::new(BookGate::before_feed(config.book.lag_max(), open_time, heartbeat))
 }
 
-/// Says about which connections nothing will be decided, and what to do about it.
-async fn tell_unproven(readers: &Readers) -> anyhow::Result<()> {
+/// The book's readers. Says about which connections nothing will be decided, and what to do about it.
+async fn readers_of(book: &Path) -> anyhow::Result<Readers> {
+    let readers = open_readers(book).await?;
     if let Some(unproven) = readers.unproven().await? {
         tracing::warn!(connections = unproven.count, "{unproven}");
     }
-    Ok(())
+    Ok(readers)
 }
 
 /// Who asks OES, and how much may be asked of it.
@@ -184,8 +185,7 @@ impl App {
         let (key, mark) = key::fit_to_sign(&config, &book, key)?;
         let gate = gate_of(&config, &book.counters);
         let (traces, exporter) = Traces::new(&config.traces, ledger, &metrics, &clock)?;
-        let readers = open_readers(&config.store.path).await?;
-        tell_unproven(&readers).await?;
+        let readers = readers_of(&config.store.path).await?;
         let (signing, sending, signer_fault) = may_sign(key, &budget);
         let (writer, handle) = Writer::new(WriterParts {
             book,

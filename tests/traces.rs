@@ -291,7 +291,8 @@ async fn the_doctor_says_whether_the_collector_takes_spans() {
     let receiver = Receiver::start().await;
     let mut world = traced_world(&receiver, &[]).await;
     let (_, output, _) = world.run(&["doctor"]).await;
-    assert!(output.contains("ok    traces     http://127.0.0.1"), "{output}");
+    let address = receiver.url("");
+    assert!(output.contains(&format!("ok    traces     {address} takes spans\n")), "{output}");
     receiver.next([Manner::Answer(404)]);
     let (success, output, _) = world.run(&["doctor"]).await;
     assert!(!success && output.contains("answers 404. Check traces.endpoint"), "{output}");
