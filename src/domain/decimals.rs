@@ -200,6 +200,7 @@ mod tests {
             ("0", 8, "0"),
             ("0.0", 8, "0"),
             ("12", 0, "12"),
+            (&Quantity::MAX.to_string(), 0, &Quantity::MAX.to_string()),
             ("0.1", 77, &format!("1{}", "0".repeat(76))),
             ("1.5", 77, &format!("15{}", "0".repeat(76))),
         ] {

@@ -240,3 +240,6 @@ fn outcome(row: &Row, column: &str) -> Result<Outcome, String> {
         other => Err(format!("{other:?} is no outcome")),
     }
 }
+
+#[cfg(test)]
+mod tests;

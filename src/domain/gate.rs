@@ -278,6 +278,13 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_that_is_just_over_is_followed_by_a_new_one() {
+        let mut gate = gate();
+        let until = gate.rate_limited(NOW, Some(later(10)));
+        assert!(gate.rate_limited(until, Some(until)) > until);
+    }
+
+    #[test]
     fn a_rate_limit_is_never_left_early() {
         let mut gate = gate();
         assert_eq!(gate.rate_limited(NOW, Some(later(10))), later(10));

@@ -359,12 +359,16 @@ mod tests {
         assert_eq!((rows.count(Kind::Transfers), rows.count(Kind::Outbox)), (5, 0));
         assert!(rows.contains(Kind::Transfers, 2) && !rows.contains(Kind::Transfers, 8));
         assert_eq!(rows.kinds().collect::<Vec<_>>(), [Kind::Jobs, Kind::Transfers]);
+        assert_eq!(rows.numbers(Kind::Transfers).collect::<Vec<_>>(), [1, 2, 3, 7, 9]);
+        assert!(!rows.is_empty() && SealedRows::default().is_empty());
     }
 
     #[test]
     fn a_hash_reads_back_and_nothing_else_is_one() {
         let hash = Hash32::of(b"x");
         assert_eq!(hash.to_string().parse(), Ok(hash));
+        let bytes: Hash32 = hash.as_bytes().as_slice().try_into().unwrap();
+        assert_eq!((bytes, String::from(hash)), (hash, hash.to_string()));
         for text in ["", "00", &"z".repeat(64), &"0".repeat(63), &"0".repeat(65)] {
             assert_eq!(text.parse::<Hash32>(), Err(Hash32Error), "{text}");
         }

@@ -244,7 +244,8 @@ mod tests {
         assert_eq!(gate.look(at(13)).shut, None);
         let shut = gate.look(at(14)).shut.unwrap();
         assert_eq!(shut, Shut::HeartbeatOld(Duration::from_secs(11)));
-        assert!(shut.is_stale());
+        assert!(shut.is_stale() && Shut::NoHeartbeat.is_stale());
+        assert!(!Shut::NotConnected.is_stale() && !Shut::Backlog(1).is_stale());
         // An older one that comes late changes nothing, and one from the future is from now.
         gate.heartbeat(at(20), at(2));
         assert!(gate.look(at(20)).shut.is_some());
@@ -261,5 +262,9 @@ mod tests {
         assert_eq!(open_s(&mut gate, 100), 40, "nobody knows what was between");
         gate.connected(at(100), 0);
         assert_eq!(open_s(&mut gate, 103), 43);
+        let bound = Some(Duration::from_secs(10));
+        let mut gate = BookGate::before_feed(bound, Duration::ZERO, heartbeat);
+        gate.connected(at(4), 0);
+        assert_eq!(gate.look(at(5)).shut, None, "the book remembers the heartbeat");
     }
 }

@@ -139,10 +139,10 @@ mod tests {
     #[test]
     fn a_list_without_an_end_is_given_up() {
         let mut paging = Paging::default();
-        let end = (0..).find_map(|_| {
+        let end = (0..).find_map(|page| {
             let ids: Vec<Uuid> = (0..paging.page().size).map(|_| Uuid::new_v4()).collect();
-            paging.took(&ids).err()
+            paging.took(&ids).err().map(|error| (page, error))
         });
-        assert_eq!(end, Some(PagingError::Endless));
+        assert_eq!(end, Some((PAGES_MAX, PagingError::Endless)), "no page of them is lost");
     }
 }

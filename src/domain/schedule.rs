@@ -148,6 +148,18 @@ mod tests {
     }
 
     #[test]
+    fn the_first_delay_the_growth_and_the_longest_are_those_that_are_configured() {
+        // Nothing here is what the crate would take by itself.
+        let schedule = Schedule::new(Duration::from_hours(2), Duration::from_hours(5));
+        let steady = Schedule { jittered: false, ..schedule };
+        let middles = [0, 1, 2, 3, 1_000].map(|tries| steady.delay(tries).as_secs());
+        assert_eq!(middles, [3_600, 3_600, 7_200, 9_000, 9_000]);
+        // Draws that are cut off at the longest delay would be no jitter any more.
+        let drawn = (0..400).map(|_| schedule.delay(1_000));
+        assert!(drawn.filter(|delay| *delay == Duration::from_hours(5)).count() < 10);
+    }
+
+    #[test]
     fn stops_at_either_bound() {
         let limits = RetryLimits {
             schedule: SCHEDULE,

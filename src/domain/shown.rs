@@ -176,6 +176,17 @@ mod tests {
     }
 
     #[test]
+    fn funds_are_read_both_or_not_at_all() {
+        let funds = |available: &str, held: &str| {
+            let funds = ShownFunds { available: available.to_owned(), held: held.to_owned() };
+            let read = funds.read(&"BTC".parse().unwrap(), UNITS).ok();
+            read.map(|(available, held)| (available.to_string(), held.to_string()))
+        };
+        assert_eq!(funds("5", "7"), Some(("5".to_owned(), "7".to_owned())));
+        assert_eq!((funds("5", "0.7"), funds("x", "7")), (None, None));
+    }
+
+    #[test]
     fn a_connection_that_the_exchange_has_not_set_up_has_no_ids_of_it() {
         let json = r#"{"id":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a","name":"x","active":true,
             "clientId":"5d1f0e3a-2b6c-4f0d-8a37-1f0a3c9b2d11","partnersConnectionId":null,

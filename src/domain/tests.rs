@@ -44,6 +44,7 @@ fn the_sign_of_a_number_is_told() {
     assert!("-1".parse::<Delta>().unwrap().is_negative());
     assert!(!"1".parse::<Delta>().unwrap().is_negative());
     assert_eq!(ten.to_string(), "10");
+    assert_eq!(ten.and(ten).unwrap().to_string(), "20");
 }
 
 #[test]

@@ -136,12 +136,19 @@ mod tests {
             assert_eq!(day.to_string().parse::<Day>().unwrap(), day);
             assert_eq!(serde_json::to_string(&day).unwrap(), format!("\"{day}\""));
         }
+        let end_of_time = |millis: i64| TimestampMs::from_millis(millis).day().to_string();
+        assert!(
+            end_of_time(i64::MIN).starts_with('-') && end_of_time(i64::MAX).starts_with("9999")
+        );
     }
 
     #[test]
     fn ages_have_units() {
         assert_eq!(parse_age("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_age("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(parse_age("15m"), Ok(Duration::from_secs(900)));
         assert_eq!(parse_age("2h"), Ok(Duration::from_secs(7_200)));
+        assert_eq!(parse_age("3d"), Ok(Duration::from_secs(259_200)));
         for bad in ["", "h", "-1s", "1.5h", "2w", "99999999999999999999d"] {
             assert!(parse_age(bad).is_err(), "{bad}");
         }

@@ -386,3 +386,6 @@ pub async fn run(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

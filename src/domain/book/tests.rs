@@ -12,9 +12,13 @@ fn reads_each_kind_of_event() {
     let event = BookEvent::parse(CONNECTION).unwrap();
     assert_eq!(event.id().as_str(), "c-1");
     assert_eq!(event.fact().kind(), "connection.upserted");
+    let connection = "9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a".parse().unwrap();
+    assert_eq!(event.fact().connection_id(), Some(connection));
     let currency = r#"{"type":"currency.configured","eventId":"x","currency":"BTC",
         "enabled":true,"quantityMin":"1","quantityMax":"5"}"#;
-    assert_eq!(BookEvent::parse(currency).unwrap().fact().kind(), "currency.configured");
+    let configured = BookEvent::parse(currency).unwrap();
+    assert_eq!(configured.fact().kind(), "currency.configured");
+    assert_eq!(configured.fact().connection_id(), None);
     let adjusted = r#"{"type":"balance.adjusted","eventId":"y","currency":"BTC","delta":"-5",
         "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a"}"#;
     assert_eq!(

@@ -66,6 +66,32 @@ fn each_state_and_what_it_says_of_each_status() {
 }
 
 #[test]
+fn a_status_that_cannot_be_is_told_with_what_was_decided() {
+    let note = |decided: Option<Outcome>, status: &str| {
+        let state = if decided.is_some() { State::Decided } else { State::Received };
+        let findings = compare_job(&job(state, decided), &shown(status), &Scales::default());
+        findings.first().map(|finding| finding.note.clone()).unwrap_or_default()
+    };
+    assert_eq!(note(Some(Outcome::Cleared), "released"), "OES holds what was not decided");
+    assert_eq!(note(None, "released"), "OES ended it before it was decided here");
+    assert_eq!(note(Some(Outcome::Cleared), "cleared"), "");
+}
+
+#[test]
+fn what_only_waits_for_somebody_is_no_difference() {
+    use FindingKind::{
+        Absent, Adopted, Amount, Balance, Conflict, Connection, Parked, Quarantined, Status, Type,
+        Unreadable, WithoutJob,
+    };
+    for kind in [Status, Absent, Type, Amount, Connection, WithoutJob, Balance, Unreadable] {
+        assert!(kind.is_difference(), "{kind}");
+    }
+    for kind in [Quarantined, Adopted, Parked, Conflict] {
+        assert!(!kind.is_difference(), "{kind}");
+    }
+}
+
+#[test]
 fn each_term_is_compared() {
     let job = job(State::Decided, Some(Outcome::Cleared));
     for (from, to, expected) in [

@@ -23,6 +23,14 @@ fn suspended(sequence: u64) -> BookEvent {
     .unwrap()
 }
 
+fn limited(sequence: u64) -> BookEvent {
+    BookEvent::parse(&format!(
+        r#"{{"type":"connection.limited","eventId":"l-{sequence}","sequence":{sequence},"currency":"BTC",
+            "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a","exposureMaxPerConnection":"5"}}"#
+    ))
+    .unwrap()
+}
+
 fn snapshot(text: &str) -> BalanceSnapshot {
     let text = format!(
         r#"{{"type":"balance.snapshot","eventId":"x","totals":{text},
@@ -61,6 +69,7 @@ fn a_gap_is_told_and_filled_by_what_comes_late() {
     let gap = Gap(sequence(2), sequence(5));
     assert_eq!(take(&mut order, &adjusted(6)), Place::AfterGap(gap));
     assert!(!order.has_reached(sequence(6)) && order.has_reached(sequence(1)));
+    assert!(!order.has_reached(sequence(2)), "it is missing itself");
     assert_eq!(take(&mut order, &adjusted(3)), Place::FillsGap);
     assert_eq!(order.missing, [Gap(sequence(2), sequence(2)), Gap(sequence(4), sequence(5))]);
     assert_eq!(take(&mut order, &adjusted(3)), Place::Old);
@@ -78,6 +87,60 @@ fn a_late_statement_is_taken_unless_a_later_one_has_overtaken_it() {
     assert_eq!(take(&mut order, &suspended(3)), Place::FillsGap);
     assert_eq!(take(&mut order, &suspended(2)), Place::Overtaken);
     assert!(order.missing.is_empty());
+}
+
+#[test]
+fn late_limits_are_taken_unless_later_ones_have_overtaken_them() {
+    let mut order = FeedOrder::default();
+    take(&mut order, &limited(1));
+    take(&mut order, &suspended(5));
+    assert_eq!(take(&mut order, &limited(3)), Place::FillsGap, "a later state is no later limit");
+    assert_eq!(take(&mut order, &limited(4)), Place::FillsGap);
+    assert_eq!(take(&mut order, &limited(2)), Place::Overtaken);
+    assert!(order.missing.is_empty());
+}
+
+#[test]
+fn a_gap_of_one_is_one_number() {
+    assert_eq!(Gap(sequence(2), sequence(2)).to_string(), "2");
+    assert_eq!(Gap(sequence(2), sequence(5)).to_string(), "2 to 5");
+}
+
+#[test]
+fn what_comes_late_is_taken_off_the_difference_that_it_explains_and_off_no_other() {
+    let adjustment = |text: &str| {
+        let text = format!(
+            r#"{{"type":"balance.adjusted","eventId":"a",{text},
+                "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a"}}"#
+        );
+        match BookEvent::parse(&text).unwrap().fact() {
+            BookFact::BalanceAdjusted(adjustment) => adjustment.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let differs = |currency: &str, expected: &str, found: &str| TotalDiffers {
+        currency: currency.parse().unwrap(),
+        expected: expected.parse().unwrap(),
+        found: found.parse().unwrap(),
+    };
+    let mut feed = ConnectionFeed {
+        compared_at: Some(sequence(9)),
+        differs: vec![differs("BTC", "10", "5"), differs("ETH", "10", "5")],
+        ..ConnectionFeed::default()
+    };
+    let btc = adjustment(r#""currency":"BTC","delta":"5""#);
+    feed.take_late(sequence(10), &btc).unwrap();
+    assert_eq!(feed.differs[0], differs("BTC", "10", "5"), "the snapshot did not know of it");
+    feed.take_late(sequence(8), &adjustment(r#""currency":"BTC","delta":"-2""#)).unwrap();
+    assert_eq!(feed.differs, [differs("BTC", "10", "3"), differs("ETH", "10", "5")]);
+    feed.take_late(sequence(7), &adjustment(r#""currency":"BTC","delta":"7""#)).unwrap();
+    assert_eq!(feed.differs, [differs("ETH", "10", "5")], "nothing is left of the first");
+    feed.take_late(sequence(9), &adjustment(r#""currency":"ETH","delta":"5""#)).unwrap();
+    assert_eq!(feed.differs, [], "the last one that was missing may be the snapshot's own number");
+    let mut never_compared = ConnectionFeed { compared_at: None, ..feed };
+    never_compared.differs.push(differs("BTC", "10", "5"));
+    never_compared.take_late(sequence(1), &btc).unwrap();
+    assert_eq!(never_compared.differs.len(), 1);
 }
 
 #[test]
@@ -118,6 +181,10 @@ fn what_a_snapshot_leaves_out_is_nothing() {
     assert_eq!((sol.currency.as_str(), sol.missing().unwrap().to_string()), ("SOL", "3".into()));
     let more = r#"[{"currency":"SOL","total":"-3"},{"currency":"BTC","total":"5"},{"currency":"DOT","total":"1"}]"#;
     assert_eq!(stated(more).len(), 1);
+    let twice = r#"{"type":"balance.snapshot","eventId":"x",
+        "totals":[{"currency":"BTC","total":"5"},{"currency":"ETH","total":"1"},{"currency":"BTC","total":"5"}],
+        "connectionId":"9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a"}"#;
+    assert!(BookEvent::parse(twice).is_err(), "one currency has one total");
 }
 
 proptest! {

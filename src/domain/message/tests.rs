@@ -72,6 +72,7 @@ fn depth_in_a_field_that_nobody_reads_is_harmless() {
 #[test]
 fn the_hash_covers_the_named_fields_and_nothing_else() {
     let first = parse_job(allocation().to_string().as_bytes()).unwrap().content_hash();
+    assert_eq!(hex::encode(first.as_bytes()), first.to_string());
     let mut spaced = serde_json::to_string_pretty(&allocation()).unwrap();
     spaced.push('\n');
     assert_eq!(parse_job(spaced.as_bytes()).unwrap().content_hash(), first);
@@ -174,6 +175,29 @@ fn refuses_values_that_could_mean_two_things() {
     let mut both = allocation();
     both["deallocationId"] = json!("0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a11");
     assert_eq!(refused(both.to_string().as_bytes()), RefusalCode::BadField);
+}
+
+#[test]
+fn either_id_of_the_other_type_is_one_record_too_many() {
+    let mut deallocation = allocation();
+    deallocation["type"] = json!("deallocation");
+    for (here, there) in
+        [("allocationId", "deallocationId"), ("partnersAllocationId", "partnersDeallocationId")]
+    {
+        deallocation[there] = deallocation[here].take();
+        deallocation.as_object_mut().unwrap().remove(here);
+    }
+    for (message, foreign) in [
+        (allocation(), ["deallocationId", "partnersDeallocationId"]),
+        (deallocation, ["allocationId", "partnersAllocationId"]),
+    ] {
+        assert!(parse_job(message.to_string().as_bytes()).is_ok(), "{message}");
+        for field in foreign {
+            let mut both = message.clone();
+            both[field] = json!("0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a11");
+            assert_eq!(refused(both.to_string().as_bytes()), RefusalCode::BadField, "{field}");
+        }
+    }
 }
 
 #[test]

@@ -127,6 +127,19 @@ fn what_waits_for_its_record_goes_on_by_itself() {
         assert_eq!(goes_on, expected, "{reason:?}");
         assert!(!reason.waits_for_oes() || reason.is_undecided());
     }
+    let waiting = [ParkReason::NotShown, ParkReason::Unreadable, ParkReason::EndedAtOes];
+    assert!(waiting.into_iter().all(ParkReason::waits_for_oes));
+}
+
+#[test]
+fn what_waits_for_its_record_is_parked_for_another_reason_only_if_it_stays_undecided() {
+    for reason in ParkReason::ALL.into_iter().filter(|reason| reason.waits_for_oes()) {
+        for next in ParkReason::ALL {
+            let parked = State::Parked(reason).apply(Event::Park(next)).ok();
+            let may = next.is_undecided() && next != reason;
+            assert_eq!(parked, may.then_some(State::Parked(next)), "{reason:?} to {next:?}");
+        }
+    }
 }
 
 #[test]

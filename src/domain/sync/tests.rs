@@ -31,6 +31,19 @@ fn known(number: u128, active: bool, exchange_word: Option<bool>) -> BookConnect
     BookConnection { connection, exchange_word }
 }
 
+#[test]
+fn somebody_should_know_of_what_can_refuse_or_clear_wrongly_and_of_nothing_else() {
+    use SyncKind::{
+        Activated, ChangedConnection, Deactivated, GoneConnection, NewConnection, NewCurrency,
+        NotReady, Reactivated, SuspendedHere, Unreadable, UnsupportedCurrency,
+    };
+    let told =
+        [NewConnection, ChangedConnection, Deactivated, GoneConnection, Reactivated, Unreadable];
+    assert!(told.into_iter().all(SyncKind::needs_attention));
+    let quiet = [Activated, SuspendedHere, NotReady, NewCurrency, UnsupportedCurrency];
+    assert!(!quiet.into_iter().any(SyncKind::needs_attention));
+}
+
 struct Case {
     shown: Vec<Listed<ShownConnection>>,
     gone: BTreeSet<ConnectionId>,
