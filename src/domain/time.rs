@@ -158,6 +158,10 @@ mod tests {
     fn arithmetic_holds_at_the_ends_of_time() {
         let last = TimestampMs::from_millis(i64::MAX);
         assert_eq!(last.after(Duration::from_secs(1)), last);
+        let first = TimestampMs::from_millis(i64::MIN);
+        assert_eq!(first.before(Duration::from_secs(1)), first);
+        let second = TimestampMs::from_millis(1_000);
+        assert_eq!(second.before(Duration::from_millis(1)), TimestampMs::from_millis(999));
         assert_eq!(TimestampMs::from_millis(1).since(last), Duration::ZERO);
     }
 }

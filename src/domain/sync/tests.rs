@@ -203,7 +203,7 @@ fn a_new_currency_is_never_enabled_and_a_configured_one_is_never_touched() {
     assert_eq!(case.kinds(), [SyncKind::NewCurrency, SyncKind::UnsupportedCurrency]);
     let Some(BookFact::CurrencyConfigured(currency)) = &lines[0].fact else { panic!() };
     assert!(!currency.enabled && currency.currency.as_str() == "ETH");
-    assert!(lines[1].fact.is_none());
+    assert!(lines[1].fact.is_none() && lines[1].about == "DOGE", "BTC is on both sides");
 }
 
 proptest! {
