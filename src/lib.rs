@@ -43,8 +43,9 @@ pub mod confine;
 pub mod secret_file;
 pub mod signer;
 
-// The one place that reads the time.
+// The one place that reads the time, and how far long work has come.
 pub mod clock;
+pub mod tally;
 
 // What can be configured, and the parts put together, watched, and ended in order.
 pub mod app;

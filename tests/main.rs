@@ -53,6 +53,7 @@ mod browser;
 mod chaos;
 mod cli_jobs;
 mod cli_manual;
+mod cli_progress;
 mod client_s_life;
 mod configuration;
 mod crash_points;

@@ -13,6 +13,7 @@ use crate::{
     metrics::Metrics,
     pipeline::archive::Archiver,
     store::{Mark, mark::Standing, open_readers},
+    tally::Tally,
 };
 
 /// How the lock says who holds the book.
@@ -54,7 +55,10 @@ pub(super) async fn run(config: &Config, caller: &Caller) -> anyhow::Result<()> 
     );
     let mut archiver = archiver.context("archive.path is not set")?;
     let stop = CancellationToken::new();
-    let moved = progress::during("archiving old history", archiver.archive(None, &stop)).await;
+    let tally = Tally::default();
+    tally.expect(archiver.waiting().await?);
+    let archiving = archiver.archive(None, &stop, &tally);
+    let moved = progress::counting("archiving old history", &tally, archiving).await;
     let file = archiver.file.display().to_string();
     drop(archiver);
     readers.close().await;

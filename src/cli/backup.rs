@@ -21,6 +21,7 @@ use crate::{
         open_readers,
         verify::Head,
     },
+    tally::Tally,
 };
 
 /// Where to, and how thoroughly.
@@ -155,8 +156,9 @@ async fn make(
             ensure!(faults.is_empty(), "{}: {}", archive.partial().display(), faults.join("; "));
         }
     }
-    let verified = verify(&partial, before, arguments.quick);
-    let head = progress::during("verifying the copy", verified).await?;
+    let tally = Tally::default();
+    let verified = verify(&partial, before, arguments.quick, &tally);
+    let head = progress::counting("verifying the copy", &tally, verified).await?;
     for copy in copies.iter().rev() {
         copy.name()?;
     }
@@ -164,14 +166,14 @@ async fn make(
 }
 
 /// The copy must hold in itself, and have at least what the book had when this began.
-async fn verify(partial: &Path, before: Head, quick: bool) -> anyhow::Result<Head> {
+async fn verify(partial: &Path, before: Head, quick: bool, tally: &Tally) -> anyhow::Result<Head> {
     let copy = if quick { open_readers(partial).await? } else { open_history(partial).await? };
     let checked = async {
         if quick {
             let faults = copy.integrity_faults().await?;
             ensure!(faults.is_empty(), "the copy is damaged: {}", faults.join("; "));
         } else {
-            let audit = audit::audit(&copy, Some(before)).await?;
+            let audit = audit::audit_counting(&copy, Some(before), tally).await?;
             let faults: Vec<String> = audit.faults().collect();
             ensure!(audit.holds(), "the copy does not hold: {}", faults.join("; "));
         }

@@ -4,7 +4,7 @@
 use std::{
     cell::Cell,
     fs,
-    future::Future,
+    future::{Future, pending},
     io::{self, IsTerminal as _},
     path::Path,
     pin::pin,
@@ -12,6 +12,9 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::MissedTickBehavior;
+
+use crate::tally::Tally;
 
 /// Time between two lines where there is no terminal. Work that ends sooner says nothing.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -76,20 +79,44 @@ impl Drop for Progress {
     }
 }
 
-/// Waits for work of which nobody knows how long it takes.
-pub(super) async fn during<T>(what: &'static str, work: impl Future<Output = T>) -> T {
-    let spinner = is_shown().then(|| {
-        let spinner = styled(ProgressBar::new_spinner(), SPINNER);
-        spinner.set_prefix(what);
-        spinner
+/// Waits for work that counts what it does. The bar begins when it is known how much there is.
+pub(super) async fn counting<T>(
+    what: &'static str,
+    tally: &Tally,
+    work: impl Future<Output = T>,
+) -> T {
+    let bar = is_shown().then(|| {
+        let bar = styled(ProgressBar::new_spinner(), SPINNER);
+        bar.set_prefix(what);
+        bar
     });
     let begun = Instant::now();
-    let said = || format!("{what}: at it for {} s", begun.elapsed().as_secs());
-    let done = ticking(work, spinner.as_ref(), ProgressBar::tick, said).await;
-    if let Some(spinner) = spinner {
-        spinner.finish_and_clear();
+    let draw = |bar: &ProgressBar| {
+        let (done, total) = tally.so_far();
+        if bar.length().is_none()
+            && let Some(total) = total
+        {
+            bar.set_style(style(BAR));
+            bar.set_length(total);
+            bar.reset_eta();
+        }
+        bar.set_position(done);
+        bar.tick();
+    };
+    let say = || match tally.so_far() {
+        (done, Some(total)) => eprintln!("{what}: {done} of {total}"),
+        (_, None) => eprintln!("{}", at_it(what, begun)),
+    };
+    let news = || tally.expected();
+    let done = ticking(work, news, bar.as_ref().map(|bar| || draw(bar)), say).await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
     }
     done
+}
+
+fn at_it(what: &str, begun: Instant) -> String {
+    format!("{what}: at it for {} s", begun.elapsed().as_secs())
 }
 
 /// Waits for a file that grows until it has so many bytes.
@@ -105,30 +132,40 @@ pub(super) async fn growing<T>(
         bar.set_prefix(what);
         bar
     });
-    let said = || format!("{what}: {} of {bytes} bytes", size());
-    let done = ticking(work, bar.as_ref(), |bar| bar.set_position(size()), said).await;
+    let draw = |bar: &ProgressBar| bar.set_position(size());
+    let say = || eprintln!("{what}: {} of {bytes} bytes", size());
+    let done = ticking(work, pending, bar.as_ref().map(|bar| || draw(bar)), say).await;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     done
 }
 
-/// Draws the bar again and again, or now and then says a line, until the work is done.
-async fn ticking<T>(
+/// Draws the picture again and again, and whenever there is news, until the work is done. Where there is
+/// no picture, says something now and then.
+async fn ticking<T, N: Future<Output = ()>>(
     work: impl Future<Output = T>,
-    bar: Option<&ProgressBar>,
-    draw: impl Fn(&ProgressBar),
-    said: impl Fn() -> String,
+    news: impl Fn() -> N,
+    picture: Option<impl Fn()>,
+    say: impl Fn(),
 ) -> T {
     let mut work = pin!(work);
-    let every = if bar.is_some() { TICK } else { LINE_EVERY };
+    let every = if picture.is_some() { TICK } else { LINE_EVERY };
+    let tell = || picture.as_ref().map_or_else(&say, |draw| draw());
+    let mut tick = tokio::time::interval(every);
+    // What keeps this thread busy for long is told once behind that, and not once for each time missed.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is now: a picture appears at once, and a line only if the work lasts.
+    tick.tick().await;
+    if picture.is_some() {
+        tell();
+    }
     loop {
-        match tokio::time::timeout(every, work.as_mut()).await {
-            Ok(done) => return done,
-            Err(_) => match bar {
-                Some(bar) => draw(bar),
-                None => eprintln!("{}", said()),
-            },
+        tokio::select! {
+            biased;
+            done = work.as_mut() => return done,
+            () = news(), if picture.is_some() => tell(),
+            _ = tick.tick() => tell(),
         }
     }
 }
@@ -138,9 +175,10 @@ fn is_shown() -> bool {
 }
 
 fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
-    // A template that cannot be read shows the default bar, which is no harm.
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    bar.with_style(style(template))
+}
+
+/// A template that cannot be read shows the default bar, which is no harm.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -16,6 +16,7 @@ use crate::{
         ids::RecordId,
         time::{TimestampMs, parse_age},
     },
+    tally::Tally,
 };
 
 /// How the lock says who holds the book.
@@ -117,8 +118,9 @@ async fn compare(
     // A file that cannot be written is better known of before OES is asked.
     let csv = arguments.csv.as_deref().map(File::create).transpose()?;
     let mut target = Target::open(config, HOLDER, caller).await?;
-    let comparing = target.reconcile(config, &request);
-    let compared = progress::during("comparing with OES", comparing).await;
+    let tally = Tally::default();
+    let comparing = target.reconcile(config, &request, &tally);
+    let compared = progress::counting("comparing with OES", &tally, comparing).await;
     target.close().await?;
     let report = compared?;
     if let Some(file) = csv {

@@ -35,6 +35,7 @@ use crate::{
         open_readers, open_writer,
         work::BookEventOutcome,
     },
+    tally::Tally,
     traces::Traces,
     writer::{Acted, JobAction, Writer, WriterHandle, WriterParts},
 };
@@ -150,15 +151,16 @@ impl Target {
         }
     }
 
-    /// Compares jobs and balances with OES.
+    /// Compares jobs and balances with OES. What a daemon does is not counted here.
     pub(super) async fn reconcile(
         &mut self,
         config: &Config,
         request: &ReconcileRequest,
+        tally: &Tally,
     ) -> anyhow::Result<ReconcileReport> {
         match self {
             Self::Book { operations, .. } => {
-                Ok(desk(config, &operations.writer).await?.reconcile(request).await?)
+                Ok(desk(config, &operations.writer).await?.reconcile(request, tally).await?)
             }
             Self::Daemon { client, holder } => {
                 let compared = client.reconcile(request, ASKED_FOR).await;

@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     operator::audit::{self, Audit},
     store::{archive::open_history, verify::Head},
+    tally::Tally,
 };
 
 /// What to check, and against what.
@@ -51,7 +52,9 @@ pub(super) async fn run(
         None => load()?.store.path,
     };
     let readers = open_history(&path).await?;
-    let audit = progress::during("verifying the book", audit::audit(&readers, arguments.known))
+    let tally = Tally::default();
+    let auditing = audit::audit_counting(&readers, arguments.known, &tally);
+    let audit = progress::counting("verifying the book", &tally, auditing)
         .await
         .with_context(|| format!("{} cannot be verified", path.display()))?;
     readers.close().await;

@@ -18,6 +18,7 @@ use crate::{
         time::TimestampMs,
     },
     store::runs::{FinishedRun, RunResult},
+    tally::Tally,
 };
 
 /// Most jobs that are compared at once.
@@ -73,17 +74,18 @@ type BalanceKey = (ConnectionId, CurrencyCode);
 
 impl Desk {
     /// Compares jobs, balances and reserved records with OES, and writes down what was found, or that
-    /// it could not be done.
+    /// it could not be done. Jobs are counted as they are compared.
     ///
     /// # Errors
     /// [`CompareError`] when it could not be done.
     pub async fn reconcile(
         &self,
         request: &ReconcileRequest,
+        tally: &Tally,
     ) -> Result<ReconcileReport, CompareError> {
         let _alone = self.at_work.lock().await;
         let started_at = self.clock.now();
-        let compared = self.compare(request, started_at).await;
+        let compared = self.compare(request, started_at, tally).await;
         let run = FinishedRun {
             started_at,
             finished_at: self.clock.now().max(started_at),
@@ -116,6 +118,7 @@ impl Desk {
         &self,
         request: &ReconcileRequest,
         started_at: TimestampMs,
+        tally: &Tally,
     ) -> Result<ReconcileReport, CompareError> {
         let range = (request.since_ms, request.until_ms);
         let jobs = self
@@ -123,7 +126,7 @@ impl Desk {
             .jobs_to_compare(range, JOBS_MAX)
             .await?
             .ok_or(CompareError::TooManyJobs(JOBS_MAX))?;
-        let mut findings = self.compare_jobs(&jobs).await?;
+        let mut findings = self.compare_jobs(&jobs, tally).await?;
         let Swept { reserved, at_risk, findings: swept, .. } =
             self.sweep_now(request.adopt).await?;
         findings.extend(swept);
@@ -147,7 +150,12 @@ impl Desk {
         })
     }
 
-    async fn compare_jobs(&self, jobs: &[ComparedJob]) -> Result<Vec<Finding>, CompareError> {
+    async fn compare_jobs(
+        &self,
+        jobs: &[ComparedJob],
+        tally: &Tally,
+    ) -> Result<Vec<Finding>, CompareError> {
+        tally.expect(u64::try_from(jobs.len()).unwrap_or(0));
         let mut findings = Vec::new();
         let scales = self.scales().await?;
         for chunk in jobs.chunks(RECORDS_MAX) {
@@ -175,6 +183,7 @@ impl Desk {
                     looks = looks.saturating_add(1);
                 }
                 findings.extend(found);
+                tally.add(1);
             }
         }
         Ok(findings)

@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     domain::{difference::Finding, ids::RecordId, sync::SyncLine, time::TimestampMs},
     store::StoreError,
+    tally::Tally,
 };
 
 /// Longest time from the start of the daemon to the first run of what is due since.
@@ -141,7 +142,8 @@ async fn carry_out(
             let back = i64::try_from(range.as_millis()).unwrap_or(i64::MAX);
             let since_ms = TimestampMs::from_millis(until_ms.as_millis().saturating_sub(back));
             let source = SCHEDULE.to_owned();
-            desk.reconcile(&ReconcileRequest { since_ms, until_ms, adopt, source }).await?;
+            let request = ReconcileRequest { since_ms, until_ms, adopt, source };
+            desk.reconcile(&request, &Tally::default()).await?;
         }
     }
     Ok(())

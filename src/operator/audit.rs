@@ -13,6 +13,7 @@ use crate::{
             ArchivesCheck, FAULTS_LISTED_MAX, Head, JournalCheck, SignedAttempt, Verification,
         },
     },
+    tally::Tally,
 };
 
 /// Attempts that are checked at a time.
@@ -79,17 +80,33 @@ impl Audit {
 /// # Errors
 /// [`StoreError`] when the book or one of its archives cannot be read.
 pub async fn audit(readers: &Readers, known: Option<Head>) -> Result<Audit, StoreError> {
+    audit_counting(readers, known, &Tally::default()).await
+}
+
+/// The same, counting rows as they are checked.
+///
+/// # Errors
+/// [`StoreError`] when the book or one of its archives cannot be read.
+pub async fn audit_counting(
+    readers: &Readers,
+    known: Option<Head>,
+    tally: &Tally,
+) -> Result<Audit, StoreError> {
     readers.has_all_archives()?;
+    let archives = readers.check_archives().await?;
+    // How long SQLite needs for the file nobody knows, so the count begins behind it.
+    let file = readers.integrity_faults().await?;
+    tally.expect(readers.rows_to_verify().await?);
     Ok(Audit {
-        archives: readers.check_archives().await?,
-        file: readers.integrity_faults().await?,
-        journal: readers.check_journal(known).await?,
-        balances: readers.verify().await?,
-        signatures: signatures(readers).await?,
+        archives,
+        file,
+        journal: readers.check_journal(known, tally).await?,
+        balances: readers.verify_counting(tally).await?,
+        signatures: signatures(readers, tally).await?,
     })
 }
 
-async fn signatures(readers: &Readers) -> Result<SignatureCheck, StoreError> {
+async fn signatures(readers: &Readers, tally: &Tally) -> Result<SignatureCheck, StoreError> {
     let mut found = SignatureCheck::default();
     let mut after = 0;
     loop {
@@ -98,6 +115,7 @@ async fn signatures(readers: &Readers) -> Result<SignatureCheck, StoreError> {
         after = last.seq;
         for attempt in &page {
             found.attempts = found.attempts.saturating_add(1);
+            tally.add(1);
             if let Err(fault) = check(attempt) {
                 found.faults_count = found.faults_count.saturating_add(1);
                 if found.faults.len() < FAULTS_LISTED_MAX {

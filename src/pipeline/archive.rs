@@ -16,6 +16,7 @@ use crate::{
         archive::{ArchiveError, ArchiveFile},
         query::Archivable,
     },
+    tally::Tally,
     writer::{WriterGone, WriterHandle},
 };
 
@@ -99,7 +100,7 @@ impl Archiver {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         while !stop.is_cancelled() {
-            match self.archive(Some(BREATH), &stop).await {
+            match self.archive(Some(BREATH), &stop, &Tally::default()).await {
                 Ok(0) => {}
                 Ok(jobs) => tracing::info!(
                     jobs, archive = %self.file.display(), "the history of old jobs went into the archive"
@@ -124,7 +125,7 @@ impl Archiver {
     }
 
     /// Archives everything that is old enough, with a rest of `breath` between batches if others have work
-    /// to do. Answers how many jobs.
+    /// to do. Answers how many jobs; they are counted as they go.
     ///
     /// # Errors
     /// [`ArchivingError`]; what was archived until then is.
@@ -132,9 +133,10 @@ impl Archiver {
         &mut self,
         breath: Option<Duration>,
         stop: &CancellationToken,
+        tally: &Tally,
     ) -> Result<u64, ArchivingError> {
         let mut file = None;
-        let archived = self.walk(&mut file, breath, stop).await;
+        let archived = self.walk(&mut file, breath, stop, tally).await;
         if let Some(file) = file {
             let closed: Result<(), ArchiveError> = ArchiveFile::close(file).await;
             closed?;
@@ -145,11 +147,20 @@ impl Archiver {
         archived
     }
 
+    /// How many jobs are old enough now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the book cannot be read.
+    pub async fn waiting(&self) -> Result<u64, StoreError> {
+        self.readers.archivable_count(before(self.clock.now(), self.after)).await
+    }
+
     async fn walk(
         &mut self,
         file: &mut Option<ArchiveFile>,
         breath: Option<Duration>,
         stop: &CancellationToken,
+        tally: &Tally,
     ) -> Result<u64, ArchivingError> {
         let until = before(self.clock.now(), self.after);
         let (mut at, mut all_before, mut archived) = (self.from, true, 0_u64);
@@ -177,7 +188,9 @@ impl Archiver {
                     break;
                 }
                 self.move_rows(file, jobs).await?;
-                archived = archived.saturating_add(u64::try_from(jobs.len()).unwrap_or(0));
+                let moved = u64::try_from(jobs.len()).unwrap_or(0);
+                archived = archived.saturating_add(moved);
+                tally.add(moved);
                 if let Some(breath) = breath {
                     tokio::time::sleep(breath).await;
                 }

@@ -12,13 +12,18 @@ use serde::Serialize;
 use super::{
     Readers, StoreError,
     error::While as _,
+    journal::rows_there,
     rows::{outcome_of, parse},
 };
-use crate::domain::{
-    amount::{Quantity, Total},
-    decision::Outcome,
-    job::JobType,
-    ledger::{self, AccountKind, AccountTotals, Phase},
+use crate::{
+    domain::{
+        amount::{Quantity, Total},
+        decision::Outcome,
+        job::JobType,
+        journal::Kind,
+        ledger::{self, AccountKind, AccountTotals, Phase},
+    },
+    tally::Tally,
 };
 
 mod archives;
@@ -70,13 +75,35 @@ impl Verification {
 }
 
 impl Readers {
+    /// How many rows an audit looks at: those that are sealed, and once more those that are added up or
+    /// whose signature is checked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rows_to_verify(&self) -> Result<u64, StoreError> {
+        let mut connection = self.pool.acquire().await.while_doing(VERIFYING)?;
+        let mut rows = 0_u64;
+        for kind in Kind::ALL.into_iter().chain([Kind::Transfers, Kind::Jobs, Kind::Attempts]) {
+            rows = rows.saturating_add(rows_there(&mut connection, kind).await?);
+        }
+        Ok(rows)
+    }
+
     /// Recomputes every balance from the movements, compares each job's movements with its decision and
     /// its end, and recomputes the sums that limits are compared with.
     ///
     /// # Errors
     /// [`StoreError`] when the book cannot be read; differences are in the answer.
     pub async fn verify(&self) -> Result<Verification, StoreError> {
-        tokio::time::timeout(VERIFYING_MAX, self.verify_all()).await.map_err(|_| {
+        self.verify_counting(&Tally::default()).await
+    }
+
+    /// The same, counting movements and jobs as they are read.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the book cannot be read; differences are in the answer.
+    pub async fn verify_counting(&self, tally: &Tally) -> Result<Verification, StoreError> {
+        tokio::time::timeout(VERIFYING_MAX, self.verify_all(tally)).await.map_err(|_| {
             StoreError::Unusable(format!(
                 "verifying the book was given up after {} minutes, because the log beside it grows \
                  meanwhile: copy the book while no daemon runs, and verify the copy",
@@ -85,12 +112,12 @@ impl Readers {
         })?
     }
 
-    async fn verify_all(&self) -> Result<Verification, StoreError> {
+    async fn verify_all(&self, tally: &Tally) -> Result<Verification, StoreError> {
         // One transaction, so that the parts belong together while the writer goes on.
         let mut transaction = self.pool.begin().await.while_doing(VERIFYING)?;
         let mut found = Verification::default();
-        verify_accounts(&mut transaction, &mut found).await?;
-        verify_jobs(&mut transaction, &mut found).await?;
+        verify_accounts(&mut transaction, &mut found, tally).await?;
+        verify_jobs(&mut transaction, &mut found, tally).await?;
         verify_counts(&mut transaction, &mut found).await?;
         sums::verify_currency_totals(&mut transaction, &mut found).await?;
         sums::verify_jobs_totals(&mut transaction, &mut found).await?;
@@ -104,6 +131,7 @@ impl Readers {
 async fn verify_accounts(
     connection: &mut sqlx::SqliteConnection,
     found: &mut Verification,
+    tally: &Tally,
 ) -> Result<(), StoreError> {
     let mut recomputed: BTreeMap<i64, AccountTotals> = BTreeMap::new();
     let mut rows = sqlx::query!("SELECT debit_account, credit_account, quantity FROM transfers")
@@ -117,6 +145,7 @@ async fn verify_accounts(
         recomputed.entry(row.debit_account).or_default().debit(quantity).map_err(overflow)?;
         recomputed.entry(row.credit_account).or_default().credit(quantity).map_err(overflow)?;
         found.transfers = found.transfers.saturating_add(1);
+        tally.add(1);
     }
     drop(rows);
 
@@ -165,6 +194,7 @@ async fn verify_accounts(
 async fn verify_jobs(
     connection: &mut sqlx::SqliteConnection,
     found: &mut Verification,
+    tally: &Tally,
 ) -> Result<(), StoreError> {
     let mut rows = sqlx::query!(
         r#"SELECT record_id, type AS job_type, quantity, state, outcome, final_outcome,
@@ -186,6 +216,7 @@ async fn verify_jobs(
     .fetch(connection);
     while let Some(row) = rows.try_next().await.while_doing(VERIFYING)? {
         found.jobs = found.jobs.saturating_add(1);
+        tally.add(1);
         if row.outcome != row.decided {
             found.fault(format!(
                 "record {}: the job says {:?}, its decision says {:?}",

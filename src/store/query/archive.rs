@@ -65,6 +65,28 @@ impl Readers {
             .collect())
     }
 
+    /// How many jobs' rows can go into an archive, of those that ended until `until`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn archivable_count(&self, until: TimestampMs) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM jobs
+             WHERE received_at_ms <= ?1 AND state_since_ms <= ?1 AND final_outcome IS NOT NULL
+               AND NOT EXISTS (SELECT 1 FROM archived_jobs
+                               WHERE archived_jobs.job_seq = jobs.job_seq)
+               AND EXISTS (SELECT 1 FROM outbox WHERE outbox.job_seq = jobs.job_seq
+                           AND published_at_ms IS NOT NULL)
+               AND NOT EXISTS (SELECT 1 FROM attempts WHERE attempts.job_seq = jobs.job_seq
+                               AND result IS NULL)",
+        )
+        .bind(until.as_millis())
+        .fetch_one(&self.pool)
+        .await
+        .while_doing(READING)?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
     /// Whether the rows of the job about a record are in an archive.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use crate::{
         error::While as _,
         journal::{leaves, rows_there},
     },
+    tally::Tally,
 };
 
 const CHECKING: &str = "checking the journal";
@@ -95,23 +96,28 @@ struct Walk {
 
 impl Readers {
     /// Checks every seal: its link to the one before it, and the rows that it names. With `known`, that
-    /// link must be among them: nothing that was sealed up to it can have been replaced.
+    /// link must be among them: nothing that was sealed up to it can have been replaced. Sealed rows are
+    /// counted as they are checked.
     ///
     /// # Errors
     /// [`StoreError`] when the book cannot be read; faults are in the answer.
-    pub async fn check_journal(&self, known: Option<Head>) -> Result<JournalCheck, StoreError> {
+    pub async fn check_journal(
+        &self,
+        known: Option<Head>,
+        tally: &Tally,
+    ) -> Result<JournalCheck, StoreError> {
         let found = JournalCheck::default();
         let mut walk =
             Walk { previous: Hash32::ZERO, last: 0, sealed: BTreeMap::new(), known, found };
         loop {
             let mut connection = self.pool.acquire().await.while_doing(CHECKING)?;
-            if !walk.page(&mut connection).await? {
+            if !walk.page(&mut connection, tally).await? {
                 break;
             }
         }
         // Rows are counted when no more seals come between: in one read with the last of them.
         let mut transaction = self.pool.begin().await.while_doing(CHECKING)?;
-        while walk.page(&mut transaction).await? {}
+        while walk.page(&mut transaction, tally).await? {}
         for kind in Kind::ALL {
             let there = rows_there(&mut transaction, kind).await?;
             let sealed = walk.sealed.get(&kind).copied().unwrap_or(0);
@@ -134,7 +140,11 @@ impl Readers {
 
 impl Walk {
     /// Checks the next seals. Answers whether there were any.
-    async fn page(&mut self, connection: &mut SqliteConnection) -> Result<bool, StoreError> {
+    async fn page(
+        &mut self,
+        connection: &mut SqliteConnection,
+        tally: &Tally,
+    ) -> Result<bool, StoreError> {
         let seals = sqlx::query_as!(
             SealRow,
             "SELECT commit_seq, sealed_at_ms, form, sealed_rows, digest, chain
@@ -153,10 +163,12 @@ impl Walk {
                 let last = row.commit_seq.saturating_sub(1);
                 self.found.fault(format!("seals {expected} to {last} are missing"));
             }
+            let rows_before = self.found.rows;
             match row.parse() {
                 Ok(seal) => self.seal(connection, &seal, &row.sealed_rows).await?,
                 Err(fault) => self.found.fault(format!("seal {}: {fault}", row.commit_seq)),
             }
+            tally.add(self.found.rows.saturating_sub(rows_before));
         }
         Ok(!seals.is_empty())
     }

@@ -20,6 +20,7 @@ use crate::{
     },
     domain::{ids::ConnectionId, time::TimestampMs},
     store::query::{FindingLine, PAGE_MAX, RunLine},
+    tally::Tally,
     web::{
         auth::{Acting, Principal},
         problem::Problem,
@@ -104,7 +105,7 @@ pub(super) async fn reconcile(
         adopt: order.adopt,
         source: format!("{}: {}", by.who, by.reason),
     };
-    until_the_end(&api, Box::pin(api.desk.reconcile(&request))).await
+    until_the_end(&api, Box::pin(api.desk.reconcile(&request, &Tally::default()))).await
 }
 
 /// How connections and currencies are compared.
