@@ -144,40 +144,47 @@ fn main() -> anyhow::Result<()> {
 async fn measure(options: &Measure) -> anyhow::Result<()> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let bench = Bench::new(&root, &options.binary, options.keep)?;
+    let mut report = Report::new(&bench)?;
+    let measured = measure_into(&mut report, &bench, options).await;
+    // What was measured before something failed is not thrown away.
+    report.write(&root, options.write_docs && measured.is_ok())?;
+    measured
+}
+
+async fn measure_into(report: &mut Report, bench: &Bench, options: &Measure) -> anyhow::Result<()> {
     let wanted = |scenario| options.only.is_empty() || options.only.contains(&scenario);
     let subjects =
         if options.subjects.is_empty() { &Subject::COMPARED[..] } else { &options.subjects };
-    let mut report = Report::new(&bench)?;
     let daemons = || subjects.iter().copied().filter(|subject| subject.is_daemon());
     if wanted(Scenario::Parts) {
-        report.parts = Some(parts::parts(&bench, options.jobs).await?);
+        report.parts = Some(parts::parts(bench, options.jobs).await?);
     }
     if wanted(Scenario::Throughput) {
         report.throughput =
-            scenario::throughput(&bench, subjects, options.jobs, options.repetitions).await?;
+            scenario::throughput(bench, subjects, options.jobs, options.repetitions).await?;
     }
     if wanted(Scenario::Latency) {
         for subject in daemons() {
             report
                 .latency
-                .push(scenario::latency(&bench, subject, options.latency_jobs, PER_SECOND).await?);
+                .push(scenario::latency(bench, subject, options.latency_jobs, PER_SECOND).await?);
         }
     }
     if wanted(Scenario::Syncs) {
-        report.syncs = scenario::syncs(&bench, SYNC_JOBS.min(options.jobs)).await?;
+        report.syncs = scenario::syncs(bench, SYNC_JOBS.min(options.jobs)).await?;
     }
     if wanted(Scenario::Recovery) {
-        report.recovery = Some(scenario::recovery(&bench, options.open).await?);
+        report.recovery = Some(scenario::recovery(bench, options.open).await?);
     }
     if wanted(Scenario::Backlog) {
-        report.backlog = Some(scenario::backlog(&bench, options.many).await?);
+        report.backlog = Some(scenario::backlog(bench, options.many).await?);
     }
     if wanted(Scenario::History) {
-        let history = scenario::history(&bench, options.many, options.jobs, HISTORY_REPETITIONS);
+        let history = scenario::history(bench, options.many, options.jobs, HISTORY_REPETITIONS);
         report.history = Some(history.await?);
     }
     if wanted(Scenario::Profile) {
-        report.profile = profile::profile(&bench, options.jobs).await?;
+        report.profile = profile::profile(bench, options.jobs).await?;
     }
-    report.write(&root, options.write_docs)
+    Ok(())
 }

@@ -82,12 +82,13 @@ impl Process {
         let mut this = Self::start(command, output)?;
         let tracer = this.child.id();
         let children = format!("/proc/{tracer}/task/{tracer}/children");
+        let name_of = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm"));
+        let own_name = name_of(&tracer.to_string())?;
         this.pid = wait_for("the traced process", Duration::from_secs(10), || {
-            Ok(fs::read_to_string(&children)?
-                .split_whitespace()
-                .next()
-                .map(str::parse)
-                .transpose()?)
+            let children = fs::read_to_string(&children)?;
+            // The tracer tries itself out on a child of its own first, which has its name and soon ends.
+            let is_traced = |pid: &&str| name_of(pid).is_ok_and(|name| name != own_name);
+            Ok(children.split_whitespace().find(is_traced).map(str::parse).transpose()?)
         })?;
         Ok(this)
     }

@@ -136,10 +136,14 @@ fn batches(report: &Report) -> Option<String> {
         commits.per_job, commits.commands_mean, commits.duration_mean_ms
     );
     let mut rows = vec![row(["commands in the commit, at most", "commits"])];
+    let mut up_to: Vec<(f64, &String, u64)> = (commits.commands_up_to.iter())
+        .filter_map(|(bound, count)| Some((bound.parse().ok()?, bound, *count)))
+        .collect();
+    up_to.sort_by(|(one, ..), (other, ..)| one.total_cmp(other));
     let mut before = 0;
-    for (bound, count) in &commits.commands_up_to {
+    for (_, bound, count) in up_to {
         rows.push(vec![bound.clone(), (count - before).to_string()]);
-        before = *count;
+        before = count;
     }
     text.push_str(&table(&rows));
     Some(text)
