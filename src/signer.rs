@@ -343,6 +343,19 @@ mod tests {
     }
 
     #[test]
+    fn a_signature_that_does_not_verify_is_shown_to_nobody() {
+        // As if memory had changed under the key: it signs with one, and stands for another.
+        let sound = SigningKey::from_text(&"1".repeat(64)).unwrap();
+        let other = SigningKey::from_text(&"2".repeat(64)).unwrap();
+        let faulty = SigningKey { secret: sound.secret, public: other.public };
+        let payloads: Vec<&[u8]> = vec![b"payload"; 3 * SHARE_MIN];
+        assert!(faulty.sign(b"payload").is_none());
+        assert!(faulty.sign_all(&payloads).iter().all(Option::is_none));
+        assert!(!faulty.self_test());
+        assert_eq!(sound.sign_all(&payloads), vec![sound.sign(b"payload"); payloads.len()]);
+    }
+
+    #[test]
     fn recovers_the_signer_and_nothing_from_a_changed_payload() {
         let key = SigningKey::from_text(XPRV).unwrap();
         let signature = key.sign(b"payload").unwrap();
