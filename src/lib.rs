@@ -30,6 +30,7 @@ pub mod broker;
 // OES: the only HTTP that leaves the process, apart from notices of alerts and traces; and what secures the
 // ways out.
 pub mod oes;
+pub mod outbound;
 pub mod tls;
 
 // The book compared with OES: connections, records without a job, jobs and balances.

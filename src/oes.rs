@@ -1,4 +1,4 @@
-//! The client of OES's partner routes: the only HTTP that leaves this process.
+//! The client of OES's partner routes.
 //!
 //! One call is one request: no retries, no redirects, no proxies, a limit on every wait and on every
 //! body. What an answer means is for `domain`; this room only says what arrived.
@@ -27,6 +27,7 @@ use crate::{
     config::{AuthStyle, OesConfig},
     domain::{job::JobType, time::TimestampMs},
     metrics::Metrics,
+    outbound,
 };
 
 pub use read::ReadError;
@@ -161,20 +162,9 @@ impl OesClient {
             .ok_or(OesSetupError::NotSet("oes.access_token_file"))?;
         let token = read_token(token_file)?;
         let base = partner_base(base_url, enterprise, config.allow_plain_http)?;
-        crate::tls::use_ring();
-        // Plain HTTP needs no certificates, and a small machine may have none.
-        let builder = if base.scheme() == "http" {
-            Client::builder().tls_certs_only([])
-        } else {
-            Client::builder()
-        };
-        let http = builder
-            .user_agent(concat!("settled/", env!("CARGO_PKG_VERSION")))
+        let http = outbound::client_for(&base)
             .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
             .timeout(Duration::from_millis(config.request_timeout_ms))
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
             .pool_idle_timeout(IDLE_CONNECTION_KEPT)
             .pool_max_idle_per_host(config.in_flight_max)
             .build()
@@ -273,7 +263,10 @@ impl OesClient {
                 .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
                 .body(body);
         }
-        let response = request.send().await.map_err(|error| NoAnswer(describe(&error)))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| NoAnswer(format!("the request {}", outbound::describe(&error))))?;
         Ok(self.receive(response, &token, &path).await)
     }
 
@@ -322,20 +315,8 @@ fn partner_base(
         reason: reason.to_owned(),
     };
     let mut url = Url::parse(base_url).map_err(|error| bad(&error.to_string()))?;
-    match url.scheme() {
-        "https" => {}
-        "http" if allow_plain_http || is_loopback(&url) => {}
-        "http" => {
-            return Err(bad(
-                "http would send the token in the clear to another machine; use https, or set \
-                 oes.allow_plain_http = true if the way there is protected otherwise",
-            ));
-        }
-        _ => return Err(bad("it must begin with https:// or http://")),
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad("it must not hold a user or a password"));
-    }
+    outbound::check(&url, allow_plain_http, "the token", "set oes.allow_plain_http = true")
+        .map_err(|reason| bad(&reason))?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(bad("it must not have a query or a fragment"));
     }
@@ -351,15 +332,6 @@ fn partner_base(
         "partners",
     ]);
     Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    host == "localhost"
-        || host
-            .trim_matches(['[', ']'])
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 fn path_and_query(url: &Url) -> String {
@@ -382,22 +354,6 @@ fn retry_at(headers: &HeaderMap, now: TimestampMs) -> Option<TimestampMs> {
     let date = httpdate::parse_http_date(text).ok()?;
     let since_epoch = date.duration_since(std::time::UNIX_EPOCH).ok()?;
     i64::try_from(since_epoch.as_millis()).ok().map(TimestampMs::from_millis)
-}
-
-/// What a failed request is about, without its URL: a reader wants the cause.
-fn describe(error: &reqwest::Error) -> String {
-    let kind = if error.is_timeout() {
-        "timed out"
-    } else if error.is_connect() {
-        "could not connect"
-    } else {
-        "was cut off"
-    };
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    format!("the request {kind}: {cause}")
 }
 
 /// Whether a status is a success.

@@ -70,7 +70,7 @@ fn amqp_is_only_in_the_broker() {
 
 #[test]
 fn requests_are_only_made_to_oes_to_who_is_told_of_alerts_or_traces_and_to_our_own_daemon() {
-    let rooms = ["oes", "alerts", "traces", "sandbox", "control", "web"];
+    let rooms = ["oes", "outbound", "alerts", "traces", "sandbox", "control", "web"];
     assert_eq!(files_with(&["reqwest::", "use reqwest"], &rooms), Vec::<String>::new());
 }
 

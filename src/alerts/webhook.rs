@@ -6,12 +6,12 @@ use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use reqwest::{Client, Url, header::CONTENT_TYPE, redirect};
+use reqwest::{Client, Url, header::CONTENT_TYPE};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::channels::{ChannelError, Undelivered};
-use crate::{config::PrivateUrl, domain::time::TimestampMs, secret_file};
+use crate::{config::PrivateUrl, domain::time::TimestampMs, outbound, secret_file};
 
 /// Before the base64 of a secret.
 const SECRET_PREFIX: &str = "whsec_";
@@ -43,19 +43,8 @@ impl Webhook {
         if let Some(file) = &secret_file {
             read_secret(file)?;
         }
-        crate::tls::use_ring();
-        // Plain HTTP needs no certificates, and a small machine may have none.
-        let builder = if parsed.scheme() == "http" {
-            Client::builder().tls_certs_only([])
-        } else {
-            Client::builder()
-        };
-        let http = builder
-            .user_agent(concat!("settled/", env!("CARGO_PKG_VERSION")))
+        let http = outbound::client_for(&parsed)
             .timeout(timeout)
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| ChannelError::Client(error.without_url().to_string()))?;
@@ -87,26 +76,11 @@ impl Webhook {
             Ok(answer) => {
                 Err(Undelivered(format!("{} answers {}", self.shown, answer.status().as_u16())))
             }
-            Err(error) => Err(Undelivered(format!("{}: {}", self.shown, describe(&error)))),
+            Err(error) => {
+                Err(Undelivered(format!("{}: {}", self.shown, outbound::describe(&error))))
+            }
         }
     }
-}
-
-/// What went wrong, without the address.
-fn describe(error: &reqwest::Error) -> String {
-    let kind = if error.is_timeout() {
-        "no answer in time"
-    } else if error.is_connect() {
-        "could not connect"
-    } else {
-        "was cut off"
-    };
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    // The library's own words about a request repeat its address; those of a cause below it do not.
-    if cause.is::<reqwest::Error>() { kind.to_owned() } else { format!("{kind}: {cause}") }
 }
 
 fn read_secret(file: &std::path::Path) -> Result<Zeroizing<Vec<u8>>, ChannelError> {

@@ -3,7 +3,7 @@
 
 mod answer;
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, time::Duration};
 
 use reqwest::{
     Client, Method, Url,
@@ -19,6 +19,7 @@ use crate::{
         ids::{ConnectionId, RecordId},
         job::JobType,
     },
+    outbound,
     signer::SigningKey,
 };
 
@@ -105,16 +106,10 @@ impl SandboxClient {
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(SandboxClientError::BadToken);
         }
-        crate::tls::use_ring();
-        let builder = Client::builder()
+        let builder = outbound::client_for(&base)
             .user_agent(concat!("settled-sandbox/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy();
-        // Plain HTTP needs no certificates, and a small machine may have none.
-        let builder = if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder };
+            .timeout(REQUEST_TIMEOUT);
         Ok(Self {
             http: builder.build().map_err(SandboxClientError::Client)?,
             base,
@@ -372,26 +367,8 @@ fn base(base_url: &str, allow_plain_http: bool) -> Result<Url, SandboxClientErro
         reason: reason.to_owned(),
     };
     let url = Url::parse(base_url).map_err(|error| bad(&error.to_string()))?;
-    let host = url.host_str().unwrap_or_default();
-    let is_local = host == "localhost"
-        || host
-            .trim_matches(['[', ']'])
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback());
-    match url.scheme() {
-        "https" => {}
-        "http" if is_local || allow_plain_http => {}
-        "http" => {
-            return Err(bad(
-                "http would send the token in the clear to another machine; use https, or say \
-                 --allow-plain-http",
-            ));
-        }
-        _ => return Err(bad("it must begin with https:// or http://")),
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad("it must not hold a user or a password"));
-    }
+    outbound::check(&url, allow_plain_http, "the token", "say --allow-plain-http")
+        .map_err(|reason| bad(&reason))?;
     Ok(url)
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    net::IpAddr,
     path::PathBuf,
     sync::{PoisonError, RwLock},
 };
@@ -14,14 +13,13 @@ use prost::Message as _;
 use reqwest::{
     Client, StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
-    redirect,
 };
-
 use uuid::Uuid;
 
 use super::span;
 use crate::{
     config::TracesConfig,
+    outbound,
     secret_file::{self, SecretFileError},
 };
 
@@ -100,19 +98,8 @@ impl Collector {
             .map_err(|reason| CollectorError::BadUrl { shown: shown.clone(), reason })?;
         let headers_file = config.headers_file.clone();
         let headers = RwLock::new(read_headers(headers_file.as_ref())?);
-        crate::tls::use_ring();
-        // Plain HTTP needs no certificates, and a small machine may have none.
-        let builder = if url.scheme() == "http" {
-            Client::builder().tls_certs_only([])
-        } else {
-            Client::builder()
-        };
-        let http = builder
-            .user_agent(concat!("settled/", env!("CARGO_PKG_VERSION")))
+        let http = outbound::client_for(&url)
             .timeout(config.timeout())
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
             .pool_max_idle_per_host(1)
             .build()
             .map_err(|error| CollectorError::Client(error.without_url().to_string()))?;
@@ -133,7 +120,9 @@ impl Collector {
             .body(request.encode_to_vec())
             .send()
             .await
-            .map_err(|error| Undelivered::Later(format!("{}: {}", self.shown, describe(&error))))?;
+            .map_err(|error| {
+                Undelivered::Later(format!("{}: {}", self.shown, outbound::describe(&error)))
+            })?;
         let status = answer.status();
         if !status.is_success() {
             let told = format!("{} answers {}", self.shown, status.as_u16());
@@ -188,29 +177,9 @@ async fn refused(mut answer: reqwest::Response) -> u64 {
 /// An address that headers may be sent to.
 fn check(endpoint: &str, allow_plain_http: bool) -> Result<Url, String> {
     let url = Url::parse(endpoint).map_err(|error| error.to_string())?;
-    match url.scheme() {
-        "https" => {}
-        "http" if allow_plain_http || is_loopback(&url) => {}
-        "http" => {
-            return Err(
-                "http would send record ids and headers in the clear to another machine; use \
-                        https, or set traces.allow_plain_http = true if the way there is protected \
-                        otherwise"
-                    .to_owned(),
-            );
-        }
-        _ => return Err("it must begin with https:// or http://".to_owned()),
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("it must not hold a user or a password: use traces.headers_file".to_owned());
-    }
+    let allowing = "set traces.allow_plain_http = true";
+    outbound::check(&url, allow_plain_http, "record ids and headers", allowing)?;
     Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// `NAME: VALUE`, one a line.
@@ -232,23 +201,6 @@ fn read_headers(file: Option<&PathBuf>) -> Result<HeaderMap, CollectorError> {
         }
     }
     Ok(headers)
-}
-
-/// What went wrong, without the address.
-fn describe(error: &reqwest::Error) -> String {
-    let kind = if error.is_timeout() {
-        "no answer in time"
-    } else if error.is_connect() {
-        "could not connect"
-    } else {
-        "was cut off"
-    };
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    // The library's own words about a request repeat its address; those of a cause below it do not.
-    if cause.is::<reqwest::Error>() { kind.to_owned() } else { format!("{kind}: {cause}") }
 }
 
 #[cfg(test)]
