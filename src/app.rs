@@ -2,12 +2,13 @@
 
 mod broker_side;
 mod key;
+mod oes_side;
 pub(crate) mod watchdog;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use uuid::Uuid;
@@ -16,25 +17,14 @@ use crate::{
     alerts::{Alerts, Channels, Origin},
     clock::Clock,
     compare::{self, Desk, ask::Asker},
-    config::{Config, OesConfig},
+    config::Config,
     control,
     domain::lag::BookGate,
     health::{Checks, Health, Volumes},
     metrics::Metrics,
     oes::OesClient,
     operator::operations::Operations,
-    pipeline::{
-        archive::Archiver,
-        book_gate::GateBoard,
-        budget::Budget,
-        decide,
-        read::RecordReader,
-        resolve::Resolver,
-        send::{Feeder, Permitted, Sender},
-        verify::Verifier,
-        wake::Wake,
-    },
-    signer::SigningKey,
+    pipeline::{archive::Archiver, book_gate::GateBoard, budget::Budget, wake::Wake},
     store::{
         Readers,
         lock::{BookLock, socket_path},
@@ -48,11 +38,12 @@ use crate::{
         auth::Tokens,
         page::{Page, samples::Samples},
     },
-    writer::{Signing, Writer, WriterHandle, WriterParts},
+    writer::{Writer, WriterHandle, WriterParts},
 };
 
 mod ending;
 
+use oes_side::{may_sign, way_to_oes};
 use watchdog::Watchdog;
 
 /// How the lock says who holds the book.
@@ -151,20 +142,6 @@ async fn readers_of(book: &Path) -> anyhow::Result<Readers> {
     }
     Ok(readers)
 }
-
-/// Who asks OES, and how much may be asked of it.
-fn way_to_oes(
-    config: &OesConfig,
-    metrics: &Arc<Metrics>,
-    clock: &Arc<dyn Clock>,
-) -> anyhow::Result<(Arc<OesClient>, Arc<Budget>)> {
-    let oes = OesClient::new(config, Arc::clone(clock))?.counted_by(Arc::clone(metrics));
-    let budget = Budget::new(config, Arc::clone(clock)).counted_by(Arc::clone(metrics));
-    Ok((Arc::new(oes), Arc::new(budget)))
-}
-
-/// Signed attempts on their way to the sender; absent when nothing may be signed.
-type Sending = Option<mpsc::UnboundedReceiver<Permitted>>;
 
 impl App {
     /// Starts every part.
@@ -384,71 +361,6 @@ impl App {
         Ok(())
     }
 
-    /// What reads back and, if something may be signed, decides and sends.
-    fn spawn_oes_side(&mut self, material: &Material, sending: Sending) {
-        let Material { readers, writer, wake, metrics, traces, oes, budget, clock, .. } = material;
-        let reader = RecordReader {
-            oes: Arc::clone(oes),
-            budget: Arc::clone(budget),
-            metrics: Arc::clone(metrics),
-            traces: traces.clone(),
-            wake: wake.clone(),
-        };
-        let is_required = material.config.decide.verify_with_oes;
-        let verifier = Verifier {
-            readers: readers.clone(),
-            writer: writer.clone(),
-            reader: reader.clone(),
-            jobs_queue: material.config.broker.jobs_queue.clone(),
-            is_required,
-            absent_reads_max: material.config.retry.absent_reads_max,
-            wake: wake.clone(),
-            clock: Arc::clone(clock),
-        };
-        // What has been sent is read back even without a key.
-        let resolver = Resolver {
-            readers: readers.clone(),
-            writer: writer.clone(),
-            reader,
-            wake: wake.clone(),
-            clock: Arc::clone(clock),
-        };
-        let stop = self.stop.clone();
-        self.spawn("resolver", Stage::Intake, async move { Ok(resolver.run(stop).await?) });
-        let Some(prepared) = sending else {
-            return;
-        };
-        let stop = self.stop.clone();
-        self.spawn("verifier", Stage::Intake, async move { Ok(verifier.run(stop).await?) });
-        let sender = Sender {
-            writer: writer.clone(),
-            oes: Arc::clone(oes),
-            budget: Arc::clone(budget),
-            metrics: Arc::clone(metrics),
-            traces: traces.clone(),
-        };
-        self.spawn("sender", Stage::Sending, async move { Ok(sender.run(prepared).await?) });
-        let feeder = Feeder {
-            readers: readers.clone(),
-            writer: writer.clone(),
-            budget: Arc::clone(budget),
-            wake: wake.clone(),
-            clock: Arc::clone(clock),
-        };
-        let stop = self.stop.clone();
-        self.spawn("feeder", Stage::Intake, async move { Ok(feeder.run(stop).await?) });
-        let decider = decide::run(
-            readers.clone(),
-            writer.clone(),
-            is_required,
-            wake.clone(),
-            Arc::clone(clock),
-            self.stop.clone(),
-        );
-        self.spawn("decider", Stage::Intake, async move { Ok(decider.await?) });
-        self.spawn_archiver(material);
-    }
-
     /// What moves old history into the archive. Not started where nothing may be signed: a book that may
     /// have been restored from a backup keeps what it has.
     fn spawn_archiver(&mut self, material: &Material) {
@@ -481,20 +393,6 @@ impl App {
     #[must_use]
     pub fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
-    }
-}
-
-/// The way of signed attempts to the sender, or why there is none.
-fn may_sign(
-    key: Result<SigningKey, String>,
-    budget: &Arc<Budget>,
-) -> (Option<Signing>, Sending, Option<String>) {
-    match key {
-        Ok(key) => {
-            let (sends, prepared) = mpsc::unbounded_channel();
-            (Some(Signing { key, budget: Arc::clone(budget), sends }), Some(prepared), None)
-        }
-        Err(fault) => (None, None, Some(fault)),
     }
 }
 

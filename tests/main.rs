@@ -29,6 +29,9 @@
 //! | a form of another session is taken (`web::page`) | `page` |
 //! | a snapshot that differs proves a restored connection (`store::work`) | `restore_with_feed` |
 //! | rows are removed without a comparison with what was copied (`store::archive`) | 1 of `archive` |
+//! | a job that ended stays among the rows that are kept (`store::kept`) | 3 of `limits` |
+//! | a day's sum that is kept does not follow (`store::kept`) | 4 of `limits` |
+//! | whoever tells a step waits for room in the queue (`traces`) | `traces` hangs |
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,

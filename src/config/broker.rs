@@ -1,9 +1,49 @@
-//! What follows from the broker's settings: names, delays and limits.
+//! The broker's URL, and what follows from its settings: names, delays and limits.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
+
+use serde::Deserialize;
 
 use super::BrokerConfig;
 use crate::domain::schedule::Schedule;
+
+/// The broker's URL. It may hold a password, so it is shown without.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct BrokerUrl(String);
+
+impl BrokerUrl {
+    /// The URL with whatever it holds.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for BrokerUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The last `@` ends the user's part, whatever a password has in it, and however the rest is
+        // misspelt.
+        let (scheme, rest) = self.0.split_once("://").map_or(("", self.0.as_str()), |parts| parts);
+        match rest.rsplit_once('@') {
+            Some((_, place)) => write!(f, "{scheme}://{place}"),
+            None if scheme.is_empty() => f.write_str("what is set"),
+            None => write!(f, "{scheme}://{rest}"),
+        }
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl BrokerConfig {
     /// What is wrong with the names of queues and exchanges.

@@ -17,7 +17,7 @@ impl Default for StoreConfig {
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
-            url: BrokerUrl("amqp://127.0.0.1:5672/%2f".to_owned()),
+            url: BrokerUrl::from("amqp://127.0.0.1:5672/%2f".to_owned()),
             password_file: None,
             declare: false,
             jobs_queue: "settled.jobs".to_owned(),
