@@ -290,19 +290,19 @@ async fn everything_works_without_scripts() {
     browser.sign_in(&people.tokens["alice"]).await;
     browser.open("/page/jobs").await;
     browser.click("select[name=state] option[value=parked]").await;
-    browser.click("form.filters button").await;
+    browser.follow("form.filters button").await;
     assert!(browser.path().await.contains("state=parked"), "{}", browser.path().await);
-    browser.click("tbody a").await;
+    browser.follow("tbody a").await;
     assert_eq!(browser.path().await, format!("/page/jobs/{}", record.id));
     browser.click("#timeline summary").await;
     assert!(browser.has("#timeline details[open]").await);
     world.oes().clear_faults();
     browser.type_into("#reason", "OES knows the currency now").await;
-    browser.click("button[value=retry]").await;
+    browser.follow("button[value=retry]").await;
     assert!(browser.text_of(".said").await.contains("The job goes on as"));
     world.wait_for_state(&record, "confirmed").await;
     // Whoever may only look is shown no way to act.
-    browser.click(".who button").await;
+    browser.follow(".who button").await;
     browser.sign_in(&people.tokens["eve"]).await;
     browser.open(&format!("/page/jobs/{}", record.id)).await;
     assert!(browser.text().await.contains("confirmed") && !browser.has("#reason").await);

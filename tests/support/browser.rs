@@ -13,7 +13,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, eventually};
 
 const DRIVER: &str = "/usr/bin/chromedriver";
 const CHROMIUM: &str = "/usr/bin/chromium";
@@ -25,6 +25,9 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 pub(crate) const TAB: &str = "\u{e004}";
 pub(crate) const ENTER: &str = "\u{e007}";
 pub(crate) const SPACE: &str = " ";
+
+/// Asks for what the page says.
+const TEXT: &str = "return document.body ? document.body.innerText : ''";
 
 /// How often Tab is pressed at most to come to something.
 const TABS_MAX: usize = 150;
@@ -208,6 +211,26 @@ impl Browser {
         self.post(&format!("/element/{element}/click"), json!({})).await;
     }
 
+    /// Clicks on what leads to another page, and waits until that one is there.
+    ///
+    /// The driver itself waits only if the browser has begun to go elsewhere by the time it looks, which a
+    /// slow machine does not always do.
+    pub(crate) async fn follow(&self, css: &str) {
+        let page = self.find("html").await;
+        self.click(css).await;
+        eventually("another page", || async {
+            let left =
+                self.drive(Method::GET, &format!("/element/{page}/name"), None).await.is_err();
+            if !left {
+                return None;
+            }
+            // A page that is just being left answers no question.
+            let state = self.ask("return document.readyState").await.ok()?;
+            (state == "complete").then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn type_into(&self, css: &str, text: &str) {
         let element = self.find(css).await;
         self.post(&format!("/element/{element}/value"), json!({"text": text})).await;
@@ -222,7 +245,7 @@ impl Browser {
 
     /// What the page says.
     pub(crate) async fn text(&self) -> String {
-        let text = self.script("return document.body ? document.body.innerText : ''").await;
+        let text = self.script(TEXT).await;
         text.as_str().unwrap().to_owned()
     }
 
@@ -230,7 +253,8 @@ impl Browser {
     pub(crate) async fn wait_for_text(&self, text: &str) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let page = self.text().await;
+            let page = self.ask(TEXT).await.unwrap_or_else(|error| error);
+            let page = page.as_str().unwrap_or_default();
             if page.contains(text) {
                 return;
             }
@@ -244,7 +268,7 @@ impl Browser {
     pub(crate) async fn sign_in(&self, token: &str) {
         self.open("/page/sign-in").await;
         self.type_into("#token", token).await;
-        self.click("main button").await;
+        self.follow("main button").await;
         assert!(self.has("header.top").await, "{}", self.text().await);
     }
 
@@ -287,7 +311,13 @@ impl Browser {
 
     /// Asks the page.
     pub(crate) async fn script(&self, script: &str) -> Value {
-        self.post("/execute/sync", json!({"script": script, "args": []})).await
+        self.ask(script).await.unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    /// Asks a page that may just be left.
+    async fn ask(&self, script: &str) -> Result<Value, Value> {
+        let body = json!({"script": script, "args": []});
+        self.drive(Method::POST, "/execute/sync", Some(body)).await
     }
 
     /// A picture of the whole page.
