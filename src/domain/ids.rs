@@ -3,9 +3,9 @@
 //! UUIDs are lower-case and hyphenated or refused: two spellings of one id must never become two
 //! jobs. Partner identifiers are opaque text; only emptiness, length and NUL are checked.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
 /// Longest partner-side identifier, in bytes of UTF-8. The reference sets no bound; this one keeps
@@ -105,12 +105,12 @@ macro_rules! uuid_id {
     };
 }
 
+/// Text that is shared and not copied: a job's terms are cloned wherever it is carried.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The identifier as text.
@@ -126,13 +126,19 @@ macro_rules! text_id {
             /// Accepts non-empty text without NUL up to the limit.
             fn from_str(text: &str) -> Result<Self, IdError> {
                 checked_text(text, $max)?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 
