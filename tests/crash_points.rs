@@ -57,9 +57,9 @@ async fn play(world: &World, crash_at: &str) {
     })
     .await;
     readers.close().await;
-    // What was not acknowledged before the crash comes again, and is acknowledged by now.
+    // What was not acknowledged before the crash comes again, and is acknowledged before an end in good order.
     world.exchange.wait_until_taken(&world.jobs_queue).await;
-    process.kill().await;
+    process.end().await;
 
     for record in [&plain, &lost, &failed] {
         assert!(world.is_final(record, Outcome::Cleared), "{crash_at}");

@@ -165,6 +165,14 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
+    /// Asks it to end, and waits until it has: what it took from the broker is acknowledged then.
+    pub(crate) async fn end(mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        let ended = tokio::time::timeout(super::PATIENCE, self.child.wait()).await;
+        let status = ended.expect("it ends when it is asked to").unwrap();
+        assert!(status.success(), "{status}");
+    }
+
     pub(crate) async fn readiness(&self) -> Value {
         serde_json::from_str(&get(&self.http, "/readyz").await.1).unwrap()
     }
