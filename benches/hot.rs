@@ -15,8 +15,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use settled::domain::{
     decision::Decision,
     message::parse_job,
-    payload::{NONCE_BYTES, Nonce, Update},
+    payload::{NONCE_RANDOM_BYTES, Nonce, Update},
     policy::{BookView, rule},
+    time::TimestampMs,
 };
 
 const BATCHES: [usize; 4] = [1, 8, 64, 256];
@@ -31,7 +32,7 @@ fn rules(criterion: &mut Criterion) {
     criterion.bench_function("decide", |bencher| {
         bencher.iter(|| rule(black_box(&terms), black_box(&view)));
     });
-    let nonce = Nonce::from_random_bytes([7; NONCE_BYTES]);
+    let nonce = Nonce::new(TimestampMs::from_millis(7), [7; NONCE_RANDOM_BYTES]);
     criterion.bench_function("payload", |bencher| {
         bencher.iter(|| {
             Update::new(black_box(&terms), &Decision::Cleared, &nonce).expect("a payload")

@@ -7,7 +7,7 @@
 //! What must never happen here: a key from an argument or the environment, a key or a part of one in
 //! a log, an error or `Debug`, a signature that was not verified against our own public key.
 
-use std::{fmt, num::NonZeroUsize, sync::LazyLock, thread};
+use std::{fmt, sync::LazyLock};
 
 use bip32::{ExtendedKey, Prefix};
 use ripemd::Ripemd160;
@@ -31,13 +31,6 @@ const ADDRESS_VERSION: u8 = 0;
 
 /// What the daemon signs at its start to see that key and signer work.
 const SELF_TEST_PAYLOAD: &[u8] = b"settled self-test";
-
-/// Fewest payloads that are worth a thread: it costs about as much as one signature.
-const SHARE_MIN: usize = 8;
-
-/// Cores to share out payloads among. Asked once, because the answer is read from files.
-static CORES: LazyLock<usize> =
-    LazyLock::new(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
 
 /// Why a text is no signing key. No message has any of the key in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,28 +133,11 @@ impl SigningKey {
         Some(Signature::from_bytes(bytes))
     }
 
-    /// Signs payloads, each as [`SigningKey::sign`] does, and blinds the context once for all of them. Many
-    /// are shared out among the machine's cores.
+    /// Signs payloads, each as [`SigningKey::sign`] does, and blinds the context once for all of them.
     #[must_use]
     pub fn sign_all(&self, payloads: &[&[u8]]) -> Vec<Option<Signature>> {
-        let share = payloads.len().div_ceil(*CORES).max(SHARE_MIN);
         let context = blinded_context();
-        let sign_share = |share: &[&[u8]]| {
-            share.iter().map(|payload| self.sign_with(&context, payload)).collect()
-        };
-        let mut shares = payloads.chunks(share);
-        let own = shares.next().unwrap_or_default();
-        thread::scope(|scope| {
-            let others: Vec<_> = shares
-                .map(|share| (share.len(), scope.spawn(move || -> Vec<_> { sign_share(share) })))
-                .collect();
-            let mut signatures: Vec<_> = sign_share(own);
-            for (len, other) in others {
-                // What a panic left unsigned counts as not to be verified.
-                signatures.extend(other.join().unwrap_or_else(|_| vec![None; len]));
-            }
-            signatures
-        })
+        payloads.iter().map(|payload| self.sign_with(&context, payload)).collect()
     }
 
     /// Signs and checks something that is no payload: whether key and signer work on this machine.
@@ -348,7 +324,7 @@ mod tests {
         let sound = SigningKey::from_text(&"1".repeat(64)).unwrap();
         let other = SigningKey::from_text(&"2".repeat(64)).unwrap();
         let faulty = SigningKey { secret: sound.secret, public: other.public };
-        let payloads: Vec<&[u8]> = vec![b"payload"; 3 * SHARE_MIN];
+        let payloads: Vec<&[u8]> = vec![b"payload"; 24];
         assert!(faulty.sign(b"payload").is_none());
         assert!(faulty.sign_all(&payloads).iter().all(Option::is_none));
         assert!(!faulty.self_test());

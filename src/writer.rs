@@ -90,7 +90,7 @@ pub struct WriterParts {
 /// The key, and where signed attempts go.
 pub struct Signing {
     /// The key.
-    pub key: SigningKey,
+    pub key: Arc<SigningKey>,
     /// What may be sent at once.
     pub budget: Arc<Budget>,
     /// To the sender.
@@ -195,11 +195,12 @@ impl Writer {
     }
 
     /// Under load, waits a little for more commands, because a commit costs the same for one and for many.
-    /// The last batch tells of the load: where it was small, nobody waits.
+    /// The last batch tells of the load: where it was small, nobody waits, and neither does a batch that has
+    /// half as many commands already.
     async fn wait_for_company(&mut self, batch: &mut Vec<Command>) {
         let enough = self.last_batch_len.min(self.batch_max);
         self.last_batch_len = batch.len();
-        if enough < COMPANY_FROM || batch.len() >= enough {
+        if enough < COMPANY_FROM || batch.len() >= enough.div_euclid(2) {
             return;
         }
         let over = tokio::time::sleep(COMPANY_WAIT);

@@ -16,7 +16,8 @@ use settled::{
         decision::Decision,
         job::JobType,
         message::parse_job,
-        payload::{NONCE_BYTES, Nonce, Update},
+        payload::{NONCE_RANDOM_BYTES, Nonce, Update},
+        time::TimestampMs,
     },
     oes::OesClient,
 };
@@ -78,7 +79,7 @@ pub(crate) fn sync_times(folder: &Path) -> anyhow::Result<Percentiles> {
 fn sign() -> anyhow::Result<f64> {
     let key = book::key()?;
     let terms = parse_job(&book::message())?;
-    let nonce = Nonce::from_random_bytes([7; NONCE_BYTES]);
+    let nonce = Nonce::new(TimestampMs::from_millis(7), [7; NONCE_RANDOM_BYTES]);
     let update = Update::new(&terms, &Decision::Cleared, &nonce)?;
     let (begun, mut count) = (Instant::now(), 0);
     while begun.elapsed() < FOR {
@@ -126,7 +127,7 @@ async fn put(bench: &Bench, jobs: u64) -> anyhow::Result<f64> {
 fn update_body(workload: Workload, number: u64) -> anyhow::Result<String> {
     let message = workload.message(number);
     let terms = parse_job(&message)?;
-    let nonce = Nonce::from_random_bytes([7; NONCE_BYTES]);
+    let nonce = Nonce::new(TimestampMs::from_millis(7), [7; NONCE_RANDOM_BYTES]);
     let update = Update::new(&terms, &Decision::Cleared, &nonce)?;
     let signature = settled::domain::payload::Signature::from_bytes([7; 65]);
     Ok(update.into_body(&signature)?)

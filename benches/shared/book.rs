@@ -88,7 +88,7 @@ impl Book {
         let (sends, prepared) = mpsc::unbounded_channel();
         let (writer, handle) = Writer::new(WriterParts {
             book: open_writer(&folder.join("book.db"), clock.now()).await?,
-            signing: Some(Signing { key: key()?, budget: Arc::clone(&budget), sends }),
+            signing: Some(Signing { key: Arc::new(key()?), budget: Arc::clone(&budget), sends }),
             decides_without_key: false,
             budget: Some(budget),
             mark: None,

@@ -44,6 +44,7 @@ pub(super) fn may_sign(
     match key {
         Ok(key) => {
             let (sends, prepared) = mpsc::unbounded_channel();
+            let key = Arc::new(key);
             (Some(Signing { key, budget: Arc::clone(budget), sends }), Some(prepared), None)
         }
         Err(fault) => (None, None, Some(fault)),

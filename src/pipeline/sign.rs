@@ -6,7 +6,7 @@ use crate::{
         decision::Outcome,
         ids::{AttemptSeq, JobSeq},
         job::JobTerms,
-        payload::{NONCE_BYTES, Nonce, Signature, Update},
+        payload::{Nonce, Signature, Update},
         state::Event,
     },
     store::work::{NewAttempt, Work, WorkError},
@@ -31,6 +31,8 @@ pub struct PreparedAttempt {
 #[derive(Debug)]
 pub struct Draft {
     job: JobSeq,
+    seq: AttemptSeq,
+    number: u32,
     terms: JobTerms,
     outcome: Outcome,
     nonce: Nonce,
@@ -44,36 +46,42 @@ pub struct Draft {
 pub fn draft(work: &mut Work, seq: JobSeq) -> Result<Draft, WorkError> {
     let _span = tracing::debug_span!("sign", record = about(work, seq)).entered();
     work.advance(seq, Event::Prepare, None)?;
+    let (attempt, number) = work.begin_attempt(seq)?;
     let job = work.job(seq)?;
     let terms = job.terms.clone();
     let decision = job.decision.clone().ok_or(WorkError::Undecided(seq))?;
-    let nonce = Nonce::from_random_bytes(rand::random::<[u8; NONCE_BYTES]>());
+    let nonce = Nonce::new(work.now(), rand::random());
     let update = Update::new(&terms, &decision, &nonce)?;
-    Ok(Draft { job: seq, terms, outcome: decision.outcome(), nonce, update })
+    let outcome = decision.outcome();
+    Ok(Draft { job: seq, seq: attempt, number, terms, outcome, nonce, update })
 }
 
 impl Draft {
+    /// For which job.
+    #[must_use]
+    pub const fn job(&self) -> JobSeq {
+        self.job
+    }
+
     /// What is to be signed.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.update.payload().as_bytes()
     }
 
-    /// Makes the draft an attempt; `signature` is `None` if the one that was made does not verify.
+    /// Makes the draft an attempt: its row, and what is sent once the row is committed. `signature` is `None` if
+    /// the one that was made does not verify.
     ///
     /// # Errors
     /// [`WorkError`] when the signature does not verify.
     pub fn sign(
         self,
-        work: &mut Work,
         signature: Option<Signature>,
-    ) -> Result<PreparedAttempt, WorkError> {
-        let Self { job, terms, outcome, nonce, update } = self;
+    ) -> Result<(NewAttempt, PreparedAttempt), WorkError> {
+        let Self { job, seq, number, terms, outcome, nonce, update } = self;
         let signature = signature.ok_or(WorkError::BadSignature(job))?;
         let body = update.into_body(&signature)?;
-        let attempt = NewAttempt { job, outcome, nonce, body: body.clone(), signature };
-        let seq = work.insert_attempt(attempt)?;
-        let number = work.job(job)?.attempts_made;
-        Ok(PreparedAttempt { job, seq, number, terms, body })
+        let prepared = PreparedAttempt { job, seq, number, terms, body: body.clone() };
+        Ok((NewAttempt { seq, number, job, outcome, nonce, body, signature }, prepared))
     }
 }

@@ -139,7 +139,9 @@ impl World {
             Some(key) => key.sign(draft.payload()),
             None => Some(Signature::from_bytes([31; 65])),
         };
-        draft.sign(work, signature)
+        let (attempt, prepared) = draft.sign(signature)?;
+        work.add_attempts([attempt]);
+        Ok(prepared)
     }
 
     pub(super) fn decide(&mut self, fate: Fate) -> Result<(), Violation> {

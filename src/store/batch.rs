@@ -4,14 +4,25 @@ use sqlx::{Connection as _, SqliteConnection};
 
 use super::{
     error::{StoreError, While as _},
-    flush::flush,
+    flush::{flush, flush_attempts},
     journal::{self, seal},
     kept::{Kept, Wanted},
     load::load,
     open::WriteConnection,
-    work::{Counters, Needs, Work},
+    work::{Counters, Needs, NewAttempt, Work, WorkError},
 };
 use crate::domain::{journal::Kind, time::TimestampMs};
+
+/// Why a batch is not committed. Nothing is changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NotCommitted {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its attempts could not be signed.
+    #[error(transparent)]
+    Unsigned(WorkError),
+}
 
 /// A batch whose transaction is open.
 pub struct Batch<'c> {
@@ -167,20 +178,37 @@ async fn doubt_open_attempts(
 }
 
 impl Batch<'_> {
-    /// Writes what the steps changed and commits. Answers the next row numbers.
+    /// Writes what the steps changed and commits. Answers the next row numbers. `signed` are the attempts that
+    /// were begun; they are awaited while the rest is written.
     ///
     /// The caller awaits this to its end: a commit that is dropped half-way may still happen.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is changed.
-    pub async fn commit(mut self, key_id: i64) -> Result<Counters, StoreError> {
-        flush(&mut self.transaction, &self.work, key_id).await?;
+    /// [`NotCommitted`]; nothing is changed.
+    pub async fn commit(
+        mut self,
+        key_id: i64,
+        signed: impl Future<Output = Result<Vec<NewAttempt>, WorkError>>,
+    ) -> Result<Counters, NotCommitted> {
+        let (written, signed) = tokio::join!(flush(&mut self.transaction, &self.work), signed);
+        written?;
+        match signed {
+            Ok(attempts) => self.work.add_attempts(attempts),
+            Err(error) => {
+                self.roll_back().await?;
+                return Err(NotCommitted::Unsigned(error));
+            }
+        }
+        flush_attempts(&mut self.transaction, &self.work, key_id).await?;
         seal(&mut self.transaction, self.work.now, journal::rows_of(&self.work)).await?;
+        let counters = self.work.counters;
         // Whoever does not hear of the commit does not know what the book has.
         let mut kept = std::mem::take(self.kept);
-        self.transaction.commit().await.while_doing("committing a batch")?;
-        let counters = self.work.counters;
-        if kept.keep(self.work, &self.wanted).is_ok() {
+        let (work, wanted) = (self.work, self.wanted);
+        let keeping = async { kept.keep(work, &wanted).is_ok() };
+        let (committed, is_kept) = tokio::join!(self.transaction.commit(), keeping);
+        committed.while_doing("committing a batch")?;
+        if is_kept {
             *self.kept = kept;
         }
         Ok(counters)

@@ -24,14 +24,13 @@ use super::{
     work::Work,
 };
 
-/// Writes all changes of `work`; `key_id` is the number of the key that signed its attempts.
+/// Writes all changes of `work` but its attempts.
 pub(super) async fn flush(
     connection: &mut SqliteConnection,
     work: &Work,
-    key_id: i64,
 ) -> Result<(), StoreError> {
     // The order is that of the references between the tables. What is refused gives its record's id up
-    // before a new job takes it. Attempts end before new ones begin,
+    // before a new job takes it. Attempts end here, before new ones begin in `flush_attempts`,
     // because a job has at most one that is open.
     book::book_events(connection, work).await?;
     book::connections(connection, work).await?;
@@ -45,7 +44,6 @@ pub(super) async fn flush(
     jobs::decisions(connection, work).await?;
     jobs::changed_jobs(connection, work).await?;
     jobs::attempt_ends(connection, work).await?;
-    jobs::new_attempts(connection, work, key_id).await?;
     book::transfers(connection, work).await?;
     book::changed_accounts(connection, work).await?;
     sums::currency_totals(connection, work).await?;
@@ -62,6 +60,21 @@ pub(super) async fn flush(
     feeds::state(connection, work).await?;
     feeds::wake_jobs(connection, work).await?;
     archive::remove(connection, work).await
+}
+
+/// Writes the attempts of `work`; `key_id` is the number of the key that signed them. They stand last, so that
+/// they can be signed while everything else is written.
+pub(super) async fn flush_attempts(
+    connection: &mut SqliteConnection,
+    work: &Work,
+    key_id: i64,
+) -> Result<(), StoreError> {
+    let (expected, signed) = (work.changes.attempts_begun, work.changes.attempts.len());
+    if signed != expected {
+        let changed = u64::try_from(signed).unwrap_or(u64::MAX);
+        return Err(StoreError::Moved { doing: "the new attempts", expected, changed });
+    }
+    jobs::new_attempts(connection, work, key_id).await
 }
 
 /// A row that is written as a JSON object: what `json!` makes, without a tree of values to make it from.

@@ -333,7 +333,7 @@ pub(super) fn rows_of(work: &Work) -> SealedRows {
     let new_accounts = work.accounts.values().filter(|account| account.before.is_none());
     rows.add(Kind::Accounts, new_accounts.map(|account| account.seq));
     rows.add(Kind::Transfers, changes.transfers.iter().map(|new| new.seq));
-    rows.add(Kind::Attempts, changes.attempts.iter().map(|(seq, ..)| seq.get()));
+    rows.add(Kind::Attempts, changes.attempts.iter().map(|new| new.seq.get()));
     rows.add(Kind::AttemptEnds, changes.attempt_ends.iter().map(|(seq, _)| seq.get()));
     rows.add(Kind::JobEvents, changes.job_events.iter().map(|new| new.seq));
     rows.add(Kind::Actions, changes.actions.iter().map(|new| new.seq));

@@ -248,6 +248,7 @@ impl MemoryBook {
     /// them. Answers what must be looked for in the quarantine.
     fn find_accused(&self, work: &mut Work, needs: &Needs) -> BTreeSet<(String, ContentHashKey)> {
         let mut quarantined = needs.quarantined.clone();
+        quarantined.extend(needs.doubtful.iter().map(|(_, key)| key.clone()));
         let mut records = needs.records.clone();
         for (seq, queue) in &needs.accused {
             let (Some(job), Some(raw)) = (self.jobs.get(seq), self.raw_messages.get(seq)) else {
@@ -350,8 +351,8 @@ impl MemoryBook {
         for (seq, AttemptEnd { result, .. }) in changes.attempt_ends {
             self.attempts.entry(seq).and_modify(|row| row.result = Some(result));
         }
-        for (seq, _, attempt) in changes.attempts {
-            self.attempts.insert(seq, AttemptRow { attempt, result: None });
+        for attempt in changes.attempts {
+            self.attempts.insert(attempt.seq, AttemptRow { attempt, result: None });
         }
         for event in changes.book_events {
             self.book_events.insert(event.event.id().clone(), body_hash(&event.body));

@@ -446,20 +446,26 @@ impl Work {
         })
     }
 
-    /// Stores a signed attempt.
+    /// Begins the next attempt of a job: answers its number in the book and its number for the job. What is
+    /// begun must be added, or the batch is not committed.
     ///
     /// # Errors
     /// [`WorkError`] when the job is not in the book.
-    pub fn insert_attempt(&mut self, attempt: NewAttempt) -> Result<AttemptSeq, WorkError> {
+    pub fn begin_attempt(&mut self, job: JobSeq) -> Result<(AttemptSeq, u32), WorkError> {
         let seq = AttemptSeq::from(next(&mut self.counters.attempt));
         let now = self.now;
-        let job = self.job_mut(attempt.job)?;
+        let job = self.job_mut(job)?;
         job.attempts_made = job.attempts_made.saturating_add(1);
         (job.reads_made, job.absences) = (0, 0);
         job.tried_since.get_or_insert(now);
-        let attempt_no = job.attempts_made;
-        self.changes.attempts.push((seq, attempt_no, attempt));
-        Ok(seq)
+        let number = job.attempts_made;
+        self.changes.attempts_begun = self.changes.attempts_begun.saturating_add(1);
+        Ok((seq, number))
+    }
+
+    /// Adds attempts that were begun, once they are signed.
+    pub fn add_attempts(&mut self, signed: impl IntoIterator<Item = NewAttempt>) {
+        self.changes.attempts.extend(signed);
     }
 
     /// Stores how an attempt ended.

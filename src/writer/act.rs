@@ -24,7 +24,7 @@ use crate::{
         feed,
         record::{Recorded, record},
         resolve,
-        sign::{self, Draft, PreparedAttempt},
+        sign::{self, Draft},
         verify::{self, FirstRead},
     },
     store::{
@@ -52,7 +52,7 @@ pub(super) struct Act<'a> {
     pub(super) due_taken: usize,
     /// Whether a job of this batch was left to wait for its first attempt.
     pub(super) deferred: bool,
-    /// Attempts that are to be signed when all commands have been carried out.
+    /// Attempts that are to be signed while the rest of the batch is written.
     pub(super) drafts: Vec<Draft>,
 }
 
@@ -175,17 +175,6 @@ impl Act<'_> {
     fn draft(&mut self, seq: JobSeq) -> Result<usize, WorkError> {
         self.drafts.push(sign::draft(self.work, seq)?);
         Ok(self.drafts.len().saturating_sub(1))
-    }
-
-    /// Signs what was drafted. Attempts are in the places of their drafts.
-    pub(super) fn sign_drafts(&mut self) -> Result<Vec<Option<PreparedAttempt>>, WorkError> {
-        let drafts = std::mem::take(&mut self.drafts);
-        // Without a key nothing was drafted.
-        let Some(signing) = self.signing else { return Ok(Vec::new()) };
-        let payloads: Vec<&[u8]> = drafts.iter().map(Draft::payload).collect();
-        let signatures = signing.key.sign_all(&payloads);
-        let signed = drafts.into_iter().zip(signatures);
-        signed.map(|(draft, signature)| draft.sign(self.work, signature).map(Some)).collect()
     }
 
     /// Removes archived rows, once a batch.

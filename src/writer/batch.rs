@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Feeding, Recording, Writer,
+    Feeding, Recording, Signing, Writer,
     act::Act,
     command::{Command, Done, Drafted},
     news,
@@ -14,12 +14,16 @@ use super::{
 };
 use crate::{
     crash,
-    domain::{ids::JobSeq, reply::Verdict},
-    pipeline::{record::Recorded, sign::PreparedAttempt},
+    domain::{ids::JobSeq, reply::Verdict, time::TimestampMs},
+    pipeline::{
+        record::Recorded,
+        sign::{Draft, PreparedAttempt},
+    },
     store::{
         StoreError,
+        batch::NotCommitted,
         mark::Marked,
-        work::{Counters, Needs, WorkError},
+        work::{Counters, Needs, NewAttempt, WorkError},
     },
 };
 
@@ -72,6 +76,38 @@ impl Failure {
             Self::Fatal(error)
         }
     }
+
+    fn of_work(error: &WorkError, due: Option<JobSeq>) -> Self {
+        let reason = error.to_string();
+        if error.is_fatal() { Self::Stuck { reason } } else { Self::Culprit { reason, due } }
+    }
+
+    fn of_commit(error: NotCommitted, due: Option<JobSeq>) -> Self {
+        match error {
+            NotCommitted::Store(error) => Self::of_store(error, due),
+            NotCommitted::Unsigned(error) => Self::of_work(&error, due),
+        }
+    }
+}
+
+/// Signs what was drafted, on a thread of its own, so that the book is written meanwhile. Answers the rows,
+/// and what is sent once they are committed, both in the order of the drafts.
+async fn sign_all(
+    signing: Option<&Signing>,
+    drafts: Vec<Draft>,
+) -> Result<(Vec<NewAttempt>, Vec<PreparedAttempt>), WorkError> {
+    // Without a key nothing was drafted.
+    let (Some(signing), Some(first)) = (signing, drafts.first()) else {
+        return Ok((Vec::new(), Vec::new()));
+    };
+    let (key, first) = (Arc::clone(&signing.key), first.job());
+    let signed = tokio::task::spawn_blocking(move || {
+        let payloads: Vec<&[u8]> = drafts.iter().map(Draft::payload).collect();
+        let signatures = key.sign_all(&payloads);
+        drafts.into_iter().zip(signatures).map(|(draft, signature)| draft.sign(signature)).collect()
+    });
+    // A panic while signing leaves nothing that could be sent.
+    signed.await.unwrap_or(Err(WorkError::BadSignature(first)))
 }
 
 impl Writer {
@@ -157,24 +193,27 @@ impl Writer {
         let acted: Result<Vec<Done>, WorkError> =
             batch.iter_mut().map(|command| act.carry_out(command)).collect();
         let stages = Stages { begun, to_sign: Instant::now() };
-        let acted = acted.and_then(|done| Ok(Carried { done, attempts: act.sign_drafts()? }));
         let (first_attempts_wait, switches) = (act.first_attempts_wait, act.switches);
+        let drafts = act.drafts;
         match acted {
-            Ok(carried) => {
+            Ok(done) => {
                 let news = open.work.take_news();
                 crash::point("before_commit");
+                let mut attempts = Vec::new();
+                let signing = async {
+                    let (rows, prepared) = sign_all(self.signing.as_ref(), drafts).await?;
+                    attempts = prepared.into_iter().map(Some).collect();
+                    Ok(rows)
+                };
                 let counters = open
-                    .commit(self.key_id)
+                    .commit(self.key_id, signing)
                     .await
-                    .map_err(|error| Failure::of_store(error, due))?;
+                    .map_err(|error| Failure::of_commit(error, due))?;
+                let carried = Carried { done, attempts };
                 for command in batch.iter() {
                     crash::point(command.crash_point());
                 }
-                self.mark(counters).await.map_err(Failure::Fatal)?;
-                self.counters = counters;
-                if let Some(sent_at) = counters.heartbeat() {
-                    self.gate.with(|gate| gate.heartbeat(now, sent_at));
-                }
+                self.take_over(counters, now).await.map_err(Failure::Fatal)?;
                 self.first_attempts_wait = first_attempts_wait;
                 self.switches.set(switches);
                 self.metrics.committed(batch.len(), begun.elapsed());
@@ -187,14 +226,19 @@ impl Writer {
             }
             Err(error) => {
                 open.roll_back().await.map_err(|error| Failure::of_store(error, due))?;
-                let reason = error.to_string();
-                Err(if error.is_fatal() {
-                    Failure::Stuck { reason }
-                } else {
-                    Failure::Culprit { reason, due }
-                })
+                Err(Failure::of_work(&error, due))
             }
         }
+    }
+
+    /// Goes on from where a commit has left off.
+    async fn take_over(&mut self, counters: Counters, now: TimestampMs) -> Result<(), StoreError> {
+        self.mark(counters).await?;
+        self.counters = counters;
+        if let Some(sent_at) = counters.heartbeat() {
+            self.gate.with(|gate| gate.heartbeat(now, sent_at));
+        }
+        Ok(())
     }
 
     /// Notes the attempts of a commit outside the database, before any of them is sent.

@@ -200,7 +200,8 @@ impl Command {
                 needs.connections.insert(connection);
                 needs.currencies.insert(currency.clone());
                 needs.accounts.insert((connection, currency.clone()));
-                needs.quarantined.insert(quarantine_key(&intake.queue, intake.raw.as_bytes()));
+                let key = quarantine_key(&intake.queue, intake.raw.as_bytes());
+                needs.doubtful.push((intake.terms.record_id, key));
             }
             Self::Quarantine { message, .. } => {
                 needs.quarantined.insert((message.queue.clone(), ContentHashKey(message.sha256)));

@@ -68,7 +68,8 @@ async fn a_job_message_becomes_an_update_that_is_accepted_with_either_way_of_pro
             let record = rig.reserve(record_type, "eth", quantity);
             let message = rig.state.job_message(record.id).unwrap();
             let terms = parse_job(message.as_bytes()).unwrap();
-            let nonce = Nonce::from_random_bytes(rand::random());
+            let nonce =
+                Nonce::new(crate::domain::time::TimestampMs::from_millis(0), rand::random());
             let update = Update::new(&terms, &decision, &nonce).unwrap();
             let signature = rig.partner.sign(update.payload().as_bytes()).unwrap();
             let body = update.into_body(&signature).unwrap();

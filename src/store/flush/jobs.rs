@@ -185,9 +185,9 @@ pub(super) async fn new_attempts(
     if work.changes.attempts.is_empty() {
         return Ok(());
     }
-    let rows = work.changes.attempts.iter().map(|(seq, number, new)| {
+    let rows = work.changes.attempts.iter().map(|new| {
         row! {
-            attempt_seq: *seq, job_seq: new.job, attempt_no: *number, outcome: new.outcome,
+            attempt_seq: new.seq, job_seq: new.job, attempt_no: new.number, outcome: new.outcome,
             nonce: &new.nonce, body: &new.body, signature: &new.signature,
         }
     });

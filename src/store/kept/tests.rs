@@ -1,5 +1,7 @@
 //! On a real database: what is kept is what was committed.
 
+use std::future::ready;
+
 use super::*;
 use crate::{
     domain::{book::BookEvent, time::TimestampMs},
@@ -69,7 +71,7 @@ impl Book {
             let outcome = batch.work.apply_book_event(event, "test").unwrap();
             assert_eq!(outcome, BookEventOutcome::Applied);
         }
-        self.counters = batch.commit(0).await.unwrap();
+        self.counters = batch.commit(0, ready(Ok(Vec::new()))).await.unwrap();
     }
 
     /// What a batch is shown without a read.
@@ -123,7 +125,7 @@ async fn after_a_commit_that_failed_everything_is_read_again() {
     for sql in ["PRAGMA defer_foreign_keys = ON", "INSERT INTO messages VALUES (999, '{}')"] {
         sqlx::query(sql).execute(&mut *batch.transaction).await.unwrap();
     }
-    batch.commit(0).await.unwrap_err();
+    batch.commit(0, ready(Ok(Vec::new()))).await.unwrap_err();
     let (_, unknown) = book.shown();
     assert_eq!(unknown.accounts, needs().accounts);
     book.apply(&[]).await;
@@ -140,7 +142,7 @@ async fn what_a_batch_has_without_having_wanted_it_is_forgotten() {
     whole.whole_connections.insert(connection());
     let mut batch = book.begin(&whole).await;
     batch.work.apply_book_event(&adjusted("e-3", "-200"), "test").unwrap();
-    book.counters = batch.commit(0).await.unwrap();
+    book.counters = batch.commit(0, ready(Ok(Vec::new()))).await.unwrap();
     let (_, unknown) = book.shown();
     assert_eq!(unknown.accounts, needs().accounts);
     book.apply(&[]).await;

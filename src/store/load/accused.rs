@@ -1,6 +1,6 @@
 //! What is needed where a read shows that a record is not what a job's message says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 use sqlx::SqliteConnection;
@@ -43,6 +43,23 @@ pub(super) async fn load_refused(
     Ok(())
 }
 
+/// Messages about records of which something is known: a job, a refusal, or another message of this batch.
+fn known_otherwise(work: &Work, needs: &Needs) -> BTreeSet<(String, ContentHashKey)> {
+    let refused: BTreeSet<RecordId> = work.refused.iter().map(|(record, _)| *record).collect();
+    let mut messages: BTreeMap<RecordId, usize> = BTreeMap::new();
+    for (record, _) in &needs.doubtful {
+        let count = messages.entry(*record).or_default();
+        *count = count.saturating_add(1);
+    }
+    let is_known = |record: &RecordId| {
+        work.by_record.contains_key(record)
+            || refused.contains(record)
+            || messages.get(record).is_some_and(|count| *count > 1)
+    };
+    let doubtful = needs.doubtful.iter().filter(|(record, _)| is_known(record));
+    doubtful.map(|(_, key)| key.clone()).collect()
+}
+
 /// The messages of jobs that may be refused, and those that came after them about the same records.
 /// Answers what must be looked for in the quarantine, for all of the batch.
 pub(super) async fn load_accused(
@@ -51,6 +68,7 @@ pub(super) async fn load_accused(
     needs: &Needs,
 ) -> Result<BTreeSet<(String, ContentHashKey)>, StoreError> {
     let mut quarantined = needs.quarantined.clone();
+    quarantined.extend(known_otherwise(work, needs));
     if needs.accused.is_empty() {
         return Ok(quarantined);
     }

@@ -45,6 +45,8 @@ pub struct Needs {
     pub whole_connections: BTreeSet<ConnectionId>,
     /// Bad messages by queue and hash.
     pub quarantined: BTreeSet<(String, ContentHashKey)>,
+    /// Messages by queue and hash that are bad only if something else is known of their record.
+    pub doubtful: Vec<(RecordId, (String, ContentHashKey))>,
     /// Records whose end an operator may have proposed.
     pub proposals: BTreeSet<RecordId>,
     /// Jobs whose record does not plainly bear their message out, with the queue that it came from: what
@@ -71,6 +73,10 @@ impl From<ContentHash> for ContentHashKey {
 /// A signed attempt that goes to disk before it is sent.
 #[derive(Clone, Debug)]
 pub struct NewAttempt {
+    /// Its number in the book.
+    pub seq: AttemptSeq,
+    /// Its number for the job.
+    pub number: u32,
     /// For which job.
     pub job: JobSeq,
     /// The decision's outcome; the database checks it.
@@ -324,7 +330,9 @@ pub(in crate::store) struct Changes {
     pub(in crate::store) raw_messages: Vec<(JobSeq, String)>,
     pub(in crate::store) decisions: Vec<NewDecision>,
     pub(in crate::store) transfers: Vec<NewTransfer>,
-    pub(in crate::store) attempts: Vec<(AttemptSeq, u32, NewAttempt)>,
+    pub(in crate::store) attempts: Vec<NewAttempt>,
+    /// How many attempts were begun: as many must be written.
+    pub(in crate::store) attempts_begun: usize,
     pub(in crate::store) attempt_ends: Vec<(AttemptSeq, AttemptEnd)>,
     pub(in crate::store) job_events: Vec<NewJobEvent>,
     pub(in crate::store) quarantined: Vec<(QuarantineSeq, BadMessage)>,
