@@ -155,7 +155,6 @@ async fn measure_into(report: &mut Report, bench: &Bench, options: &Measure) -> 
     let wanted = |scenario| options.only.is_empty() || options.only.contains(&scenario);
     let subjects =
         if options.subjects.is_empty() { &Subject::COMPARED[..] } else { &options.subjects };
-    let daemons = || subjects.iter().copied().filter(|subject| subject.is_daemon());
     if wanted(Scenario::Parts) {
         report.parts = Some(parts::parts(bench, options.jobs).await?);
     }
@@ -164,10 +163,18 @@ async fn measure_into(report: &mut Report, bench: &Bench, options: &Measure) -> 
             scenario::throughput(bench, subjects, options.jobs, options.repetitions).await?;
     }
     if wanted(Scenario::Latency) {
-        for subject in daemons() {
-            report
-                .latency
-                .push(scenario::latency(bench, subject, options.latency_jobs, PER_SECOND).await?);
+        for &subject in subjects {
+            let jobs = options.latency_jobs;
+            let latency = match subject {
+                Subject::Daemon | Subject::DaemonVerifying => {
+                    scenario::latency(bench, subject, jobs, PER_SECOND).await?
+                }
+                Subject::Ceiling | Subject::NodeBest => {
+                    scenario::latency_of_peer(bench, subject, jobs, PER_SECOND).await?
+                }
+                Subject::NodePlain | Subject::Python | Subject::ConsumeOnly => continue,
+            };
+            report.latency.push(latency);
         }
     }
     if wanted(Scenario::Syncs) {

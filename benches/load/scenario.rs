@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bench::{Bench, Meter, Run, Stage, finish, wait_until_done},
     clock::{monotonic_ns, seconds},
+    process::wait_for_text,
     scrape::Scrape,
-    subject::{Place, Subject},
+    subject::{Place, Subject, start_peer},
 };
 
 const MIB: f64 = 1_048_576.0;
@@ -51,9 +52,9 @@ pub(crate) struct Latency {
     pub(crate) subject: Subject,
     pub(crate) jobs: u64,
     pub(crate) per_second: u32,
-    /// From publishing to the update's arrival, and to the announcement's.
+    /// From publishing to the update's arrival, and to the announcement's, where there is one.
     pub(crate) to_update_ms: Percentiles,
-    pub(crate) to_outcome_ms: Percentiles,
+    pub(crate) to_outcome_ms: Option<Percentiles>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -104,8 +105,33 @@ pub(crate) async fn latency(
         jobs,
         per_second,
         to_update_ms: Percentiles::of(to_update),
-        to_outcome_ms: Percentiles::of(to_outcome),
+        to_outcome_ms: Some(Percentiles::of(to_outcome)),
     })
+}
+
+/// The same of a program that is no daemon and announces nothing.
+pub(crate) async fn latency_of_peer(
+    bench: &Bench,
+    subject: Subject,
+    jobs: u64,
+    per_second: u32,
+) -> anyhow::Result<Latency> {
+    let stage = bench.stage(jobs + 1, 1, subject.signs()).await?;
+    let folder = bench.new_folder("peer");
+    let on = (&stage.queues, &stage.server);
+    let mut process = start_peer(subject, &bench.root, &folder, on, jobs + 1)?;
+    let published = publish_slowly(&stage, 1..jobs + 1, per_second).await?;
+    let output = folder.join("output.log");
+    tokio::task::block_in_place(|| wait_for_text(&mut process, &output, "done", LIMIT))?;
+    let arrived = stage.server.arrived_ns().await?;
+    let to_update =
+        published.iter().map(|(number, at)| seconds(*at, arrived[*number]) * 1e3).collect();
+    drop(process);
+    stage.server.taken().await?.must_be_honest(jobs + 1)?;
+    stage.queues.remove().await?;
+    bench.discard(&folder)?;
+    let to_update_ms = Percentiles::of(to_update);
+    Ok(Latency { subject, jobs, per_second, to_update_ms, to_outcome_ms: None })
 }
 
 /// Publishes at a steady pace; answers the time of each.

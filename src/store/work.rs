@@ -99,6 +99,7 @@ impl WorkError {
 /// What the writer carries from one batch to the next: the last row numbers, which nobody else gives,
 /// and whose turn it is.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Default))]
 pub struct Counters {
     pub(super) job: i64,
     pub(super) attempt: i64,

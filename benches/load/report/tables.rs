@@ -167,9 +167,11 @@ fn parts(report: &Report) -> Option<String> {
 fn latency(report: &Report) -> String {
     let mut rows = vec![row(["", "p50, ms", "p90", "p99", "max"])];
     for latency in &report.latency {
-        for (what, times) in
-            [("update received", latency.to_update_ms), ("outcome heard", latency.to_outcome_ms)]
-        {
+        for (what, times) in [
+            ("update received", Some(latency.to_update_ms)),
+            ("outcome heard", latency.to_outcome_ms),
+        ] {
+            let Some(times) = times else { continue };
             let Percentiles { p50, p90, p99, max } = times;
             let name = format!("{}: published → {what}", latency.subject.name());
             let mut cells = vec![name];

@@ -4,11 +4,11 @@ use std::future::ready;
 
 use super::*;
 use crate::{
-    domain::{book::BookEvent, time::TimestampMs},
+    domain::{book::BookEvent, message::parse_job, time::TimestampMs},
     store::{
-        batch::Batch,
+        batch::{Batch, NotCommitted},
         open_writer,
-        work::{BookEventOutcome, Counters},
+        work::{BookEventOutcome, Counters, WorkError},
     },
 };
 
@@ -130,6 +130,46 @@ async fn after_a_commit_that_failed_everything_is_read_again() {
     assert_eq!(unknown.accounts, needs().accounts);
     book.apply(&[]).await;
     assert_eq!(book.available(), "700");
+}
+
+#[tokio::test]
+async fn a_batch_whose_attempts_cannot_be_signed_changes_nothing() {
+    let mut book = new_book().await;
+    book.apply(&[upserted(), adjusted("e-2", "700")]).await;
+    let mut batch = book.begin(&needs()).await;
+    batch.work.apply_book_event(&adjusted("e-3", "-200"), "test").unwrap();
+    let unsigned = WorkError::BadSignature(JobSeq::from(1));
+    let error = batch.commit(0, ready(Err(unsigned))).await.unwrap_err();
+    assert!(matches!(error, NotCommitted::Unsigned(WorkError::BadSignature(_))), "{error}");
+    assert_eq!(book.available(), "700");
+    // What the database has is compared with what is kept.
+    book.begin(&needs()).await.roll_back().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_that_lacks_an_attempt_that_was_begun_is_not_committed() {
+    let mut book = new_book().await;
+    let raw = format!(
+        r#"{{"type":"allocation","allocationId":"0b4a3f3e-7d0a-4b5e-9a0e-3d1c5f2b7a10",
+            "amount":{{"currency":"BTC","quantity":"5"}},
+            "clientId":"7b1d6f0a-9d8f-4a59-8d6c-0a4f3f7d9a22","connectionId":"{CONNECTION}",
+            "partnersClientId":"client","partnersConnectionId":"conn",
+            "partnersAllocationId":"alloc"}}"#
+    );
+    let terms = parse_job(raw.as_bytes()).unwrap();
+    let mut batch = book.begin(&needs()).await;
+    let job = batch.work.insert_job(terms, raw, None);
+    batch.work.begin_attempt(job).unwrap();
+    let error = batch.commit(0, ready(Ok(Vec::new()))).await.unwrap_err();
+    let NotCommitted::Store(StoreError::Moved { doing, expected: 1, changed: 0 }) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(doing, "the new attempts");
+    let jobs: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs")
+        .fetch_one(&mut book.writer.connection)
+        .await
+        .unwrap();
+    assert_eq!(jobs, 0);
 }
 
 #[tokio::test]

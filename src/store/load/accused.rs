@@ -117,3 +117,28 @@ pub(super) async fn load_accused(
     }
     Ok(quarantined)
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        domain::{ids::JobSeq, job::ContentHash, time::TimestampMs},
+        store::work::Counters,
+    };
+
+    #[test]
+    fn a_message_is_looked_for_in_the_quarantine_if_something_else_is_known_of_its_record() {
+        let [plain, has_job, was_refused, comes_twice] =
+            [1, 2, 3, 4].map(|n| RecordId::from(Uuid::from_u128(n)));
+        let key = |n: u8| ("jobs".to_owned(), ContentHashKey([n; 32]));
+        let mut work = Work::new(TimestampMs::from_millis(0), Counters::default());
+        work.by_record.insert(has_job, JobSeq::from(7));
+        work.refused.insert((was_refused, ContentHash::from([9; 32])));
+        let messages = [plain, has_job, was_refused, comes_twice, comes_twice];
+        let doubtful = messages.into_iter().zip(1..).map(|(record, n)| (record, key(n))).collect();
+        let needs = Needs { doubtful, ..Needs::default() };
+        assert_eq!(known_otherwise(&work, &needs), [2, 3, 4, 5].map(key).into());
+    }
+}
