@@ -35,6 +35,7 @@ pub(super) fn throughput(report: &Report, path: &Path) -> anyhow::Result<()> {
     area.fill(&WHITE).map_err(|error| failed(&error))?;
     let mut chart = ChartBuilder::on(&area)
         .margin(12)
+        .margin_right(36)
         .x_label_area_size(36)
         .y_label_area_size(250)
         .build_cartesian_2d(0.0..most, (0..count).into_segmented())
@@ -83,6 +84,7 @@ pub(super) fn history(report: &Report, path: &Path) -> anyhow::Result<()> {
     area.fill(&WHITE).map_err(|error| failed(&error))?;
     let mut chart = ChartBuilder::on(&area)
         .margin(12)
+        .margin_right(36)
         .x_label_area_size(40)
         .y_label_area_size(70)
         .build_cartesian_2d(0.0..history.jobs_before as f64, 0.0..most)
