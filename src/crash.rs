@@ -71,7 +71,7 @@ pub fn point(_name: &str) {}
 pub const STALLS: [&str; 7] =
     ["receiver", "verifier", "decider", "feeder", "sender", "resolver", "announcer"];
 
-/// What asks for a part to hang: its name.
+/// What asks for a part to hang: its name, or `mark` for what stands between a commit and its sends.
 #[cfg(debug_assertions)]
 const STALL_AT: &str = "SETTLED_STALL_AT";
 

@@ -32,6 +32,10 @@
 //! | a job that ended stays among the rows that are kept (`store::kept`) | 3 of `limits` |
 //! | a day's sum that is kept does not follow (`store::kept`) | 4 of `limits` |
 //! | whoever tells a step waits for room in the queue (`traces`) | `traces` hangs |
+//! | attempts are handed to the sender before their commit (`writer::batch`) | 1 of `disk` |
+//! | attempts are handed to the sender before their mark is written (`writer::batch`) | 1 of `restore` |
+//! | an attempt that is not signed is left out of its commit (`store::batch`) | unit tests of `store::kept` |
+//! | nonces are all the same (`pipeline::sign`) | 6 of `no_job_lost`, `whole_life` |
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,

@@ -1,13 +1,14 @@
 //! A database that was restored from a backup is recognised by its mark, decides nothing until it is
 //! accepted, and never decides again about what OES has had since before that.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use serde_json::Value;
 use settled::{domain::job::JobType, sandbox::Record, store::Mark};
 
 use crate::support::{
-    daemon::Daemon,
+    daemon::{Daemon, Process, binary},
+    eventually,
     world::{World, copy_book},
 };
 
@@ -119,7 +120,7 @@ async fn a_new_book_where_a_mark_exists_decides_nothing_until_it_is_accepted() {
 }
 
 #[tokio::test]
-async fn every_attempt_is_marked_before_it_is_sent() {
+async fn every_attempt_is_marked() {
     let world = marked_world().await;
     let daemon = world.daemon().await;
     for expected in 1..=3 {
@@ -128,4 +129,30 @@ async fn every_attempt_is_marked_before_it_is_sent() {
         assert_eq!(mark.marked().unwrap().attempt, expected);
     }
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_sent_while_its_mark_is_not_on_the_disk() {
+    let world = marked_world().await;
+    // A mark that there is not yet is written with the first commit, whatever that holds.
+    let daemon = world.daemon().await;
+    confirmed(&world, JobType::Allocation).await;
+    daemon.stop().await;
+    let mut command = binary(&world.config_file());
+    command.arg("run").stdout(Stdio::null()).stderr(Stdio::null()).env("SETTLED_STALL_AT", "mark");
+    let process = Process::start_command(command, world.setting("http.listen")).await;
+    let record = world.submit(JobType::Allocation, "5").await;
+    // The attempt is committed, and for as long as it takes to notice it waits for its mark.
+    world.wait_for_state(&record, "sending").await;
+    eventually("the writer to be told of as stuck", || async {
+        process.readiness().await.to_string().contains("at one batch for").then_some(())
+    })
+    .await;
+    assert!(world.puts_of(&record).is_empty(), "it was sent without its mark");
+    process.kill().await;
+
+    let daemon = world.daemon().await;
+    world.wait_for_state(&record, "confirmed").await;
+    daemon.stop().await;
+    world.assert_promises().await;
 }

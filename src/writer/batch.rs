@@ -252,6 +252,7 @@ impl Writer {
         }
         // The disk may take its time, and others have work to do on this thread.
         crash::point("before_mark");
+        crash::stall("mark").await;
         let written = tokio::task::spawn_blocking(move || mark.write(marked).map(|()| mark)).await;
         crash::point("after_mark");
         match written {
