@@ -400,10 +400,13 @@ fn somebody() -> Operator {
 fn add_needs(message: &Message, needs: &mut Needs) {
     use sha2::{Digest as _, Sha256};
     let hash = ContentHashKey(Sha256::digest(&message.bytes).into());
-    needs.quarantined.insert((QUEUE.to_owned(), hash));
-    if let Some(terms) = &message.terms {
-        needs.records.insert(terms.record_id);
-        needs.connections.insert(terms.connection_id);
-        needs.accounts.insert((terms.connection_id, terms.amount.currency().clone()));
-    }
+    let key = (QUEUE.to_owned(), hash);
+    let Some(terms) = &message.terms else {
+        needs.quarantined.insert(key);
+        return;
+    };
+    needs.doubtful.push((terms.record_id, key));
+    needs.records.insert(terms.record_id);
+    needs.connections.insert(terms.connection_id);
+    needs.accounts.insert((terms.connection_id, terms.amount.currency().clone()));
 }

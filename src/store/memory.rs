@@ -248,7 +248,6 @@ impl MemoryBook {
     /// them. Answers what must be looked for in the quarantine.
     fn find_accused(&self, work: &mut Work, needs: &Needs) -> BTreeSet<(String, ContentHashKey)> {
         let mut quarantined = needs.quarantined.clone();
-        quarantined.extend(needs.doubtful.iter().map(|(_, key)| key.clone()));
         let mut records = needs.records.clone();
         for (seq, queue) in &needs.accused {
             let (Some(job), Some(raw)) = (self.jobs.get(seq), self.raw_messages.get(seq)) else {
@@ -272,6 +271,7 @@ impl MemoryBook {
         let refused = self.jobs.values().filter(|job| job.state == State::Refused);
         let refused = refused.map(|job| (job.terms.record_id, job.content_hash));
         work.refused.extend(refused.filter(|(record, _)| records.contains(record)));
+        quarantined.extend(work.known_otherwise(needs));
         quarantined
     }
 

@@ -1,6 +1,6 @@
 //! What is needed where a read shows that a record is not what a job's message says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 use sqlx::SqliteConnection;
@@ -43,23 +43,6 @@ pub(super) async fn load_refused(
     Ok(())
 }
 
-/// Messages about records of which something is known: a job, a refusal, or another message of this batch.
-fn known_otherwise(work: &Work, needs: &Needs) -> BTreeSet<(String, ContentHashKey)> {
-    let refused: BTreeSet<RecordId> = work.refused.iter().map(|(record, _)| *record).collect();
-    let mut messages: BTreeMap<RecordId, usize> = BTreeMap::new();
-    for (record, _) in &needs.doubtful {
-        let count = messages.entry(*record).or_default();
-        *count = count.saturating_add(1);
-    }
-    let is_known = |record: &RecordId| {
-        work.by_record.contains_key(record)
-            || refused.contains(record)
-            || messages.get(record).is_some_and(|count| *count > 1)
-    };
-    let doubtful = needs.doubtful.iter().filter(|(record, _)| is_known(record));
-    doubtful.map(|(_, key)| key.clone()).collect()
-}
-
 /// The messages of jobs that may be refused, and those that came after them about the same records.
 /// Answers what must be looked for in the quarantine, for all of the batch.
 pub(super) async fn load_accused(
@@ -68,7 +51,7 @@ pub(super) async fn load_accused(
     needs: &Needs,
 ) -> Result<BTreeSet<(String, ContentHashKey)>, StoreError> {
     let mut quarantined = needs.quarantined.clone();
-    quarantined.extend(known_otherwise(work, needs));
+    quarantined.extend(work.known_otherwise(needs));
     if needs.accused.is_empty() {
         return Ok(quarantined);
     }
@@ -116,29 +99,4 @@ pub(super) async fn load_accused(
         }
     }
     Ok(quarantined)
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::{
-        domain::{ids::JobSeq, job::ContentHash, time::TimestampMs},
-        store::work::Counters,
-    };
-
-    #[test]
-    fn a_message_is_looked_for_in_the_quarantine_if_something_else_is_known_of_its_record() {
-        let [plain, has_job, was_refused, comes_twice] =
-            [1, 2, 3, 4].map(|n| RecordId::from(Uuid::from_u128(n)));
-        let key = |n: u8| ("jobs".to_owned(), ContentHashKey([n; 32]));
-        let mut work = Work::new(TimestampMs::from_millis(0), Counters::default());
-        work.by_record.insert(has_job, JobSeq::from(7));
-        work.refused.insert((was_refused, ContentHash::from([9; 32])));
-        let messages = [plain, has_job, was_refused, comes_twice, comes_twice];
-        let doubtful = messages.into_iter().zip(1..).map(|(record, n)| (record, key(n))).collect();
-        let needs = Needs { doubtful, ..Needs::default() };
-        assert_eq!(known_otherwise(&work, &needs), [2, 3, 4, 5].map(key).into());
-    }
 }
