@@ -425,6 +425,12 @@ impl MemoryBook {
                 other => return Err(format!("message {seq} cannot be published: {other:?}")),
             }
         }
+        for (seq, message) in &work.changes.quarantined {
+            let key = (message.queue.clone(), hash_of(&message.bytes));
+            if let Some(stored) = self.quarantined.get(&key) {
+                return Err(format!("bad message {seq} is in quarantine as {stored} already"));
+            }
+        }
         Ok(())
     }
 
