@@ -20,7 +20,7 @@ use crate::{
     support::{
         broker::{Exchange, through_proxy, url},
         daemon::Daemon,
-        eventually,
+        eventually, eventually_or,
         node::{PrivateNode, private_node},
         proxy::{Mode, Proxy},
         world::World,
@@ -53,9 +53,11 @@ async fn publish(world: &World, records: &[Record]) {
 async fn assert_each_ended_once(world: &World, records: &[Record]) {
     world.wait_for_final(records.len() as u64).await;
     let readers = world.readers().await;
-    eventually("the outbox to be empty", || async {
-        (readers.unpublished_count().await.unwrap() == 0).then_some(())
-    })
+    eventually_or(
+        "the outbox to be empty",
+        || world.status(),
+        || async { (readers.unpublished_count().await.unwrap() == 0).then_some(()) },
+    )
     .await;
     readers.close().await;
     let waiting = world.exchange.ready(&world.outcomes).await as usize;

@@ -15,7 +15,7 @@ use tokio::{io::AsyncReadExt as _, process::Child, task::JoinHandle};
 
 use crate::support::{
     daemon::binary,
-    eventually,
+    eventually, eventually_or,
     node::private_node,
     receiver::{Manner, Receiver},
     spans::spans,
@@ -287,10 +287,14 @@ async fn run_through_faults(world: &World, receiver: &Receiver) -> Vec<u8> {
     search_answers(world, &record.id.to_string()).await;
     let session = search_page(world, &record.id.to_string()).await;
     // Once its outcome is published.
-    eventually("the archive to be there", || async {
-        world.must_run(&["archive"]).await;
-        world.path("archive.db").exists().then_some(())
-    })
+    eventually_or(
+        "the archive to be there",
+        || world.status(),
+        || async {
+            world.must_run(&["archive"]).await;
+            world.path("archive.db").exists().then_some(())
+        },
+    )
     .await;
     // While it runs, so that the log beside the book has not been copied away.
     search_files(&world.path(""));

@@ -24,7 +24,19 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// Looks again and again until something is there; fails with `what` if it never is.
-pub(crate) async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+pub(crate) async fn eventually<T, F>(what: &str, look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    eventually_or(what, async || String::new(), look).await
+}
+
+/// The same, and says when it fails what can be seen then.
+pub(crate) async fn eventually_or<T, F>(
+    what: &str,
+    explain: impl AsyncFnOnce() -> String,
+    mut look: impl FnMut() -> F,
+) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -33,7 +45,8 @@ where
         if let Some(found) = look().await {
             return found;
         }
-        assert!(tokio::time::Instant::now() < deadline, "waited in vain for {what}");
+        let in_time = tokio::time::Instant::now() < deadline;
+        assert!(in_time, "waited in vain for {what} {}", explain().await);
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;
     }
 }

@@ -18,6 +18,17 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq.sh")
 /// Memory that a broker may use before it blocks publishers.
 const PLENTY: &str = "2GB";
 
+/// Has each quorum queue elect a leader that has none, and answers which had none; fails where that fails.
+const LEAD_EVERY_QUEUE: &str = "
+    [begin
+         ra:trigger_election(Server),
+         {ok, _, _} = ra:members(Server, 10000),
+         amqqueue:get_name(Queue)
+     end || Queue <- rabbit_amqqueue:list(),
+            amqqueue:get_type(Queue) =:= rabbit_quorum_queue,
+            Server <- [amqqueue:get_pid(Queue)],
+            element(1, ra:members(Server, 2000)) =/= ok].";
+
 pub(crate) struct Node {
     pub(crate) url: String,
     folder: PathBuf,
@@ -82,6 +93,12 @@ impl Node {
 
     async fn resume(&mut self) {
         script("resume", &self.folder, &[]).await;
+        // Should a queue have lost its leader all the same, then no daemon can announce to it, and the tests
+        // would wait in vain.
+        let queues = self.ctl(&["-q", "eval", LEAD_EVERY_QUEUE]).await;
+        if queues != "[]" {
+            eprintln!("RabbitMQ had lost the leaders of queues; they have others now: {queues}");
+        }
         self.spoilt = false;
     }
 
