@@ -1,7 +1,15 @@
 //! One session of publishing with confirms.
 
-use std::{ops::ControlFlow, pin::pin, time::Duration};
+use std::{
+    future::{poll_fn, ready},
+    mem,
+    ops::ControlFlow,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
+use futures_util::future::Either;
 use lapin::{
     BasicProperties, Channel, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -79,17 +87,19 @@ impl PublisherSession {
         &self,
         messages: Vec<Outgoing>,
     ) -> Result<Vec<PublishOutcome>, BrokerError> {
-        let mut confirms = Vec::with_capacity(messages.len());
-        for message in messages {
-            let properties = properties(&message);
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let call = self.channel.basic_publish(
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let calls = messages.iter().map(|message| {
+            self.channel.basic_publish(
                 message.exchange.as_str().into(),
                 message.routing_key.as_str().into(),
                 options,
                 &message.body,
-                properties,
-            );
+                properties(message),
+            )
+        });
+        let calls = begin(calls.collect()).await;
+        let mut confirms = Vec::with_capacity(calls.len());
+        for call in calls {
             confirms.push(self.unless_blocked("publishing", call).await?);
         }
         let mut outcomes = Vec::with_capacity(confirms.len());
@@ -158,6 +168,22 @@ impl PublisherSession {
     pub async fn close(self) {
         close(&self.connection, self.call_timeout).await;
     }
+}
+
+/// Begins calls in their order, all of them before the first is waited for. A call of the library ends when it is
+/// written to the socket: one after the other, each would be a write and two changes of thread, here and at the
+/// broker.
+async fn begin<F: Future>(calls: Vec<F>) -> Vec<impl Future<Output = F::Output>> {
+    let mut calls: Vec<Pin<Box<F>>> = calls.into_iter().map(Box::pin).collect();
+    poll_fn(move |context| {
+        let begun =
+            mem::take(&mut calls).into_iter().map(|mut call| match call.as_mut().poll(context) {
+                Poll::Ready(ended) => Either::Left(ready(ended)),
+                Poll::Pending => Either::Right(call),
+            });
+        Poll::Ready(begun.collect())
+    })
+    .await
 }
 
 fn properties(message: &Outgoing) -> BasicProperties {
