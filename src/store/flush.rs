@@ -89,6 +89,26 @@ macro_rules! row {
 }
 pub(super) use row;
 
+/// A row that is written as a JSON array, its columns at their places in this list: a column of an object costs
+/// `SQLite` the comparison with all names before it. For what is written most.
+macro_rules! list {
+    ($($column:ident: $value:expr),+ $(,)?) => {{
+        struct List<$($column),+> {
+            $($column: $column),+
+        }
+        impl<$($column: serde::Serialize),+> serde::Serialize for List<$($column),+> {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeSeq as _;
+                let mut list = serializer.serialize_seq(None)?;
+                $(list.serialize_element(&self.$column)?;)+
+                list.end()
+            }
+        }
+        List { $($column: $value),+ }
+    }};
+}
+pub(super) use list;
+
 /// Rows as one JSON array, and how many they are.
 pub(super) fn array<R: Serialize>(
     rows: impl IntoIterator<Item = R>,

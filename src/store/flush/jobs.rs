@@ -1,35 +1,35 @@
 //! Jobs, their decisions, attempts and history.
 
-use serde::Serialize;
 use sqlx::SqliteConnection;
 
-use super::{array, expect, row};
+use super::{array, expect, list, row};
 use crate::{
     domain::{
         decision::{DecidedBy, Decision},
         job::Job,
         state::State,
     },
-    store::{
-        StoreError,
-        work::{TrackedJob, Work},
-    },
+    store::{StoreError, work::Work},
 };
 
-/// The columns of a job that change in its life.
-fn progress(tracked: &TrackedJob) -> impl Serialize {
-    let job = &tracked.job;
-    row! {
-        job_seq: job.seq, old_state: tracked.before,
-        state: job.state.name(), reason: job.state.reason(), since: job.state_since,
-        outcome: job.decision.as_ref().map(Decision::outcome),
-        final_outcome: job.final_outcome, next_step_at: job.next_step_at,
-        attempts_made: job.attempts_made, attempts_counted: job.attempts_counted,
-        reads_made: job.reads_made, absences: job.absences, tried_since: job.tried_since,
-        verified_at: job.verified_at, approval_before: &job.approval_before,
-        gate_ms: job.waits_since.map(|open| u64::try_from(open.as_millis()).unwrap_or(u64::MAX)),
-        waits_for_book: i32::from(job.waits_for_book),
-    }
+/// A job's row: the columns that change in its life at the places 0 to 16, and those that it has from its
+/// beginning from 17 on.
+macro_rules! job_row {
+    ($tracked:expr $(, $column:ident: $value:expr)* $(,)?) => {{
+        let job = &$tracked.job;
+        list! {
+            job_seq: job.seq, old_state: $tracked.before,
+            state: job.state.name(), reason: job.state.reason(), since: job.state_since,
+            outcome: job.decision.as_ref().map(Decision::outcome),
+            final_outcome: job.final_outcome, next_step_at: job.next_step_at,
+            attempts_made: job.attempts_made, attempts_counted: job.attempts_counted,
+            reads_made: job.reads_made, absences: job.absences, tried_since: job.tried_since,
+            verified_at: job.verified_at, approval_before: &job.approval_before,
+            gate_ms: job.waits_since.map(|open| u64::try_from(open.as_millis()).unwrap_or(u64::MAX)),
+            waits_for_book: i32::from(job.waits_for_book),
+            $($column: $value),*
+        }
+    }};
 }
 
 pub(super) async fn new_jobs(
@@ -39,7 +39,8 @@ pub(super) async fn new_jobs(
     let new = work.jobs.values().filter(|tracked| tracked.before.is_none());
     let rows = new.map(|tracked| {
         let terms = &tracked.job.terms;
-        row! {
+        job_row! {
+            tracked,
             record_id: terms.record_id, job_type: terms.job_type,
             currency: terms.amount.currency(), quantity: terms.amount.quantity(),
             client_id: terms.client_id, connection_id: terms.connection_id,
@@ -48,7 +49,7 @@ pub(super) async fn new_jobs(
             partners_record_id: &terms.partners_record_id,
             hash: tracked.job.content_hash.to_string(),
             received_at: tracked.job.received_at,
-            book_sequence: tracked.job.book_sequence, progress: progress(tracked),
+            book_sequence: tracked.job.book_sequence,
         }
     });
     let (expected, rows) = array(rows)?;
@@ -61,19 +62,11 @@ pub(super) async fn new_jobs(
              received_at_ms, state, state_reason, state_since_ms, outcome, final_outcome,
              next_step_at_ms, attempts_made, attempts_counted, reads_made, absences, tried_since_ms,
              verified_at_ms, approval_before, book_sequence, gate_ms, waits_for_book)
-         SELECT value ->> '$.progress.job_seq', value ->> 'record_id', value ->> 'job_type',
-                value ->> 'currency', value ->> 'quantity', value ->> 'client_id',
-                value ->> 'connection_id', value ->> 'partners_client_id',
-                value ->> 'partners_connection_id', value ->> 'partners_record_id',
-                unhex(value ->> 'hash'), value ->> 'received_at', value ->> '$.progress.state',
-                value ->> '$.progress.reason', value ->> '$.progress.since',
-                value ->> '$.progress.outcome', value ->> '$.progress.final_outcome',
-                value ->> '$.progress.next_step_at', value ->> '$.progress.attempts_made',
-                value ->> '$.progress.attempts_counted', value ->> '$.progress.reads_made',
-                value ->> '$.progress.absences', value ->> '$.progress.tried_since',
-                value ->> '$.progress.verified_at', value ->> '$.progress.approval_before',
-                value ->> 'book_sequence', value ->> '$.progress.gate_ms',
-                value ->> '$.progress.waits_for_book'
+         SELECT value ->> 0, value ->> 17, value ->> 18, value ->> 19, value ->> 20, value ->> 21,
+                value ->> 22, value ->> 23, value ->> 24, value ->> 25, unhex(value ->> 26),
+                value ->> 27, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+                value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12,
+                value ->> 13, value ->> 14, value ->> 28, value ->> 15, value ->> 16
          FROM jsonb_each(?1)",
         rows
     )
@@ -115,25 +108,21 @@ async fn change_jobs(
 ) -> Result<(), StoreError> {
     let known = work.jobs.values().filter(|tracked| tracked.before.is_some());
     let changed = known.filter(|tracked| tracked.changed && fits(&tracked.job));
-    let (expected, rows) = array(changed.map(progress))?;
+    let (expected, rows) = array(changed.map(|tracked| job_row!(tracked)))?;
     if expected == 0 {
         return Ok(());
     }
     let result = sqlx::query!(
-        "UPDATE jobs SET state = new.value ->> 'state', state_reason = new.value ->> 'reason',
-             state_since_ms = new.value ->> 'since', outcome = new.value ->> 'outcome',
-             final_outcome = new.value ->> 'final_outcome',
-             next_step_at_ms = new.value ->> 'next_step_at',
-             attempts_made = new.value ->> 'attempts_made',
-             attempts_counted = new.value ->> 'attempts_counted',
-             reads_made = new.value ->> 'reads_made', absences = new.value ->> 'absences',
-             tried_since_ms = new.value ->> 'tried_since',
-             verified_at_ms = new.value ->> 'verified_at',
-             approval_before = new.value ->> 'approval_before',
-             gate_ms = new.value ->> 'gate_ms',
-             waits_for_book = new.value ->> 'waits_for_book'
+        "UPDATE jobs SET state = new.value ->> 2, state_reason = new.value ->> 3,
+             state_since_ms = new.value ->> 4, outcome = new.value ->> 5,
+             final_outcome = new.value ->> 6, next_step_at_ms = new.value ->> 7,
+             attempts_made = new.value ->> 8, attempts_counted = new.value ->> 9,
+             reads_made = new.value ->> 10, absences = new.value ->> 11,
+             tried_since_ms = new.value ->> 12, verified_at_ms = new.value ->> 13,
+             approval_before = new.value ->> 14, gate_ms = new.value ->> 15,
+             waits_for_book = new.value ->> 16
          FROM jsonb_each(?1) AS new
-         WHERE job_seq = new.value ->> 'job_seq' AND jobs.state = new.value ->> 'old_state'",
+         WHERE job_seq = new.value ->> 0 AND jobs.state = new.value ->> 1",
         rows
     )
     .execute(connection)
