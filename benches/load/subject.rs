@@ -24,7 +24,7 @@ use crate::{
 /// How long a program may take to begin.
 const BEGIN_LIMIT: Duration = Duration::from_secs(120);
 /// Updates under way and deliveries unacknowledged at a time: the daemon's defaults, for all.
-pub(crate) const IN_FLIGHT: usize = 256;
+pub(crate) const IN_FLIGHT: usize = 512;
 pub(crate) const PREFETCH: u16 = 256;
 
 /// Who is measured.

@@ -47,7 +47,7 @@ impl Default for OesConfig {
             connect_timeout_ms: 5_000,
             request_timeout_ms: 30_000,
             response_bytes_max: 1_024 * 1_024,
-            in_flight_max: 256,
+            in_flight_max: 512,
             rate_limit: 360,
             rate_window_s: 60,
             rate_burst: 60,
