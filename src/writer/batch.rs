@@ -8,7 +8,7 @@ use std::{
 use super::{
     Feeding, Recording, Signing, Writer,
     act::Act,
-    command::{Command, Done, Drafted, bring_waiting_first},
+    command::{Command, Done, Drafted},
     news,
     steps::Stages,
 };
@@ -113,7 +113,6 @@ async fn sign_all(
 impl Writer {
     /// Carries out commands in one transaction; if that fails, one by one.
     pub(super) async fn execute(&mut self, mut batch: Vec<Command>) -> Result<(), WriterError> {
-        bring_waiting_first(&mut batch);
         match self.attempt(&mut batch).await? {
             Ok(Carried { done, mut attempts }) => {
                 for (command, done) in batch.into_iter().zip(done) {

@@ -256,24 +256,6 @@ impl Command {
     }
 }
 
-/// Brings attempts that have waited before new jobs, which can then leave in the same commit. Else one job that
-/// had to wait would make all later ones wait, for as long as there is load: each comes after it, and it after
-/// those that came with it.
-pub(super) fn bring_waiting_first(batch: &mut [Command]) {
-    let is_prepare = |command: &Command| matches!(command, Command::Prepare { .. });
-    let Some(at) = batch.iter().position(is_prepare) else { return };
-    let passed = batch.iter().take(at).rev().take_while(|command| {
-        matches!(
-            command,
-            Command::Record { .. } | Command::Finish { .. } | Command::Published { .. }
-        )
-    });
-    let first = at.saturating_sub(passed.count());
-    if let Some(part) = batch.get_mut(first..=at) {
-        part.rotate_right(1);
-    }
-}
-
 fn quarantine_key(queue: &str, bytes: &[u8]) -> (String, ContentHashKey) {
     use sha2::Digest as _;
     (queue.to_owned(), ContentHashKey(sha2::Sha256::digest(bytes).into()))
@@ -299,27 +281,5 @@ fn add_book_needs(event: &BookEvent, needs: &mut Needs) {
         | BookFact::ConnectionSuspended(_)
         | BookFact::ConnectionLimited(_)
         | BookFact::Heartbeat(_) => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_that_have_waited_come_before_what_came_with_them_and_after_what_operators_did() {
-        let published = || Command::Published { messages: Vec::new() };
-        let stop = || Command::StopPreparing { answer: oneshot::channel().0 };
-        let prepare = || Command::Prepare { permits: Vec::new(), answer: oneshot::channel().0 };
-        let names = |mut batch: Vec<Command>| -> Vec<&str> {
-            bring_waiting_first(&mut batch);
-            batch.iter().map(Command::name).collect()
-        };
-        let plain = names(vec![published(), published(), prepare(), published()]);
-        assert_eq!(plain, ["prepare", "published", "published", "published"]);
-        let after_stop = names(vec![published(), stop(), published(), prepare()]);
-        assert_eq!(after_stop, ["published", "stop_preparing", "prepare", "published"]);
-        assert_eq!(names(vec![published()]), ["published"]);
-        assert!(names(Vec::new()).is_empty());
     }
 }
