@@ -36,6 +36,7 @@
 //! | attempts are handed to the sender before their mark is written (`writer::batch`) | 1 of `restore` |
 //! | an attempt that is not signed is left out of its commit (`store::batch`) | unit tests of `store::kept` |
 //! | nonces are all the same (`pipeline::sign`) | 6 of `no_job_lost`, `whole_life` |
+//! | messages are handed to the broker in the wrong order (`broker::publisher`) | 1 of `outcomes` |
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,

@@ -1,6 +1,9 @@
 //! Outcomes are announced, with one id for ever, however often.
 
-use settled::domain::{announcement::event_id, decision::Outcome, job::JobType};
+use settled::{
+    broker::{Outgoing, PublishOutcome, PublisherSession},
+    domain::{announcement::event_id, decision::Outcome, job::JobType, time::TimestampMs},
+};
 
 use crate::support::{eventually, world::World};
 
@@ -44,6 +47,29 @@ async fn outcomes_go_out_in_the_order_in_which_they_became_final() {
         world.oes().puts().iter().map(|put| put.record_id.unwrap().to_string()).collect();
     assert_eq!(order, sent);
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn messages_that_are_published_together_arrive_in_their_order() {
+    const MESSAGES: usize = 200;
+    let world = World::new().await;
+    let session = PublisherSession::open(&world.config().broker).await.unwrap();
+    let ids: Vec<String> = (0..MESSAGES).map(|number| number.to_string()).collect();
+    let messages = ids.iter().map(|id| Outgoing {
+        exchange: world.outcomes_exchange.clone(),
+        routing_key: "allocation.cleared".to_owned(),
+        message_id: id.clone(),
+        content_type: "application/json",
+        headers: Vec::new(),
+        body: b"{}".to_vec(),
+        published_at: TimestampMs::from_millis(0),
+    });
+    let outcomes = session.publish(messages.collect()).await.unwrap();
+    assert_eq!(outcomes, vec![PublishOutcome::Confirmed; MESSAGES]);
+    let heard = world.hear_outcomes(MESSAGES).await;
+    let order: Vec<String> = heard.into_iter().map(|heard| heard.message_id).collect();
+    assert_eq!(order, ids);
+    session.close().await;
 }
 
 #[tokio::test]
