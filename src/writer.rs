@@ -16,8 +16,10 @@ mod handle;
 mod news;
 mod refuse;
 mod steps;
+#[cfg(test)]
+mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
@@ -47,6 +49,10 @@ const COMPANY_FROM: usize = 8;
 
 /// How long it waits at most.
 const COMPANY_WAIT: Duration = Duration::from_millis(3);
+
+/// While decided jobs wait for their first attempt, new jobs have one in so many places of a batch: more of them
+/// come in than leave otherwise, and each that waits costs a commit more.
+const PLACES_PER_NEW_JOB: usize = 4;
 
 /// What the writer works with.
 pub struct WriterParts {
@@ -122,6 +128,11 @@ pub struct Writer {
     close_within: Duration,
     /// Whether decided jobs wait for their first attempt: later ones then wait behind them.
     first_attempts_wait: bool,
+    /// How many were left to wait for it since attempts were prepared last.
+    deferred_since: usize,
+    /// New jobs that later batches take in, in the order of their coming. Whoever brought one waits for it, so
+    /// they are as few as messages may be under way.
+    held_back: VecDeque<Command>,
     /// Commands of the last batch.
     last_batch_len: usize,
 }
@@ -187,6 +198,8 @@ impl Writer {
             switches,
             close_within: parts.close_within,
             first_attempts_wait,
+            deferred_since: 0,
+            held_back: VecDeque::new(),
             last_batch_len: 0,
         };
         let (switches, gate) = (writer.switches.clone(), writer.gate.clone());
@@ -200,7 +213,8 @@ impl Writer {
     async fn wait_for_company(&mut self, batch: &mut Vec<Command>) {
         let enough = self.last_batch_len.min(self.batch_max);
         self.last_batch_len = batch.len();
-        if enough < COMPANY_FROM || batch.len() >= enough.div_euclid(2) {
+        let here = batch.len().saturating_add(self.held_back.len());
+        if enough < COMPANY_FROM || here >= enough.div_euclid(2) {
             return;
         }
         let over = tokio::time::sleep(COMPANY_WAIT);
@@ -218,6 +232,26 @@ impl Writer {
         self.last_batch_len = batch.len();
     }
 
+    /// Leaves new jobs to later batches while others wait for their first attempt; once none does, brings those
+    /// that were left, before all that came after them.
+    fn hold_back(&mut self, batch: &mut Vec<Command>) {
+        if !self.first_attempts_wait && self.held_back.is_empty() {
+            return;
+        }
+        let (new_jobs, others): (Vec<_>, Vec<_>) =
+            batch.drain(..).partition(|command| matches!(command, Command::Record { .. }));
+        self.held_back.extend(new_jobs);
+        batch.extend(others);
+        let room = self.batch_max.saturating_sub(batch.len());
+        let most = if self.first_attempts_wait {
+            self.batch_max.div_ceil(PLACES_PER_NEW_JOB)
+        } else {
+            self.batch_max
+        };
+        let taken = self.held_back.len().min(room).min(most);
+        batch.extend(self.held_back.drain(..taken));
+    }
+
     /// Works until every handle is gone, then closes the book.
     ///
     /// # Errors
@@ -226,22 +260,25 @@ impl Writer {
         let mut lazy: Vec<Command> = Vec::new();
         let mut lazy_since: Option<Instant> = None;
         loop {
-            let next = match lazy_since {
-                None => self.commands.recv().await,
-                Some(since) => {
-                    let until = since.checked_add(self.lazy).unwrap_or(since);
-                    let Ok(next) = tokio::time::timeout_at(until, self.commands.recv()).await
-                    else {
-                        // They waited long enough for company.
-                        lazy_since = None;
-                        self.execute(std::mem::take(&mut lazy)).await?;
-                        continue;
-                    };
-                    next
-                }
-            };
-            let Some(first) = next else { break };
-            let mut batch = vec![first];
+            let mut batch = Vec::new();
+            if self.held_back.is_empty() {
+                let next = match lazy_since {
+                    None => self.commands.recv().await,
+                    Some(since) => {
+                        let until = since.checked_add(self.lazy).unwrap_or(since);
+                        let Ok(next) = tokio::time::timeout_at(until, self.commands.recv()).await
+                        else {
+                            // They waited long enough for company.
+                            lazy_since = None;
+                            self.execute(std::mem::take(&mut lazy)).await?;
+                            continue;
+                        };
+                        next
+                    }
+                };
+                let Some(first) = next else { break };
+                batch.push(first);
+            }
             while batch.len() < self.batch_max {
                 let Ok(command) = self.commands.try_recv() else {
                     break;
@@ -249,6 +286,7 @@ impl Writer {
                 batch.push(command);
             }
             self.wait_for_company(&mut batch).await;
+            self.hold_back(&mut batch);
             let someone_waits = batch.iter().any(|command| !command.is_lazy());
             lazy.append(&mut batch);
             if someone_waits || lazy.len() >= self.batch_max {

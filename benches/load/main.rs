@@ -163,6 +163,7 @@ async fn measure_into(report: &mut Report, bench: &Bench, options: &Measure) -> 
             scenario::throughput(bench, subjects, options.jobs, options.repetitions).await?;
     }
     if wanted(Scenario::Latency) {
+        report.paced = Some(parts::paced::paced(bench, options.latency_jobs, PER_SECOND).await?);
         for &subject in subjects {
             let jobs = options.latency_jobs;
             let latency = match subject {

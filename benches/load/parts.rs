@@ -1,5 +1,7 @@
 //! What each part can do alone, on the same machine in the same run.
 
+pub(crate) mod paced;
+
 use std::{
     fs::File,
     io::Write as _,
@@ -97,13 +99,7 @@ async fn put(bench: &Bench, jobs: u64) -> anyhow::Result<f64> {
     let server = Server::start()?;
     let workload = Workload { seed: 3 };
     server.expect(workload, jobs, None).await?;
-    let config = OesConfig {
-        base_url: Some(server.url.clone()),
-        enterprise_id: Some(ENTERPRISE.to_owned()),
-        access_token_file: Some(place.folder.join("token")),
-        ..OesConfig::default()
-    };
-    let client = Arc::new(OesClient::new(&config, Arc::new(SystemClock))?);
+    let client = Arc::new(client_of(&server, &place.folder)?);
     let begun = Instant::now();
     let mut workers = JoinSet::new();
     let each = jobs.div_euclid(IN_FLIGHT as u64);
@@ -122,6 +118,17 @@ async fn put(bench: &Bench, jobs: u64) -> anyhow::Result<f64> {
         ended??;
     }
     Ok((each * IN_FLIGHT as u64) as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// The daemon's own client of OES.
+fn client_of(server: &Server, folder: &Path) -> anyhow::Result<OesClient> {
+    let config = OesConfig {
+        base_url: Some(server.url.clone()),
+        enterprise_id: Some(ENTERPRISE.to_owned()),
+        access_token_file: Some(folder.join("token")),
+        ..OesConfig::default()
+    };
+    Ok(OesClient::new(&config, Arc::new(SystemClock))?)
 }
 
 fn update_body(workload: Workload, number: u64) -> anyhow::Result<String> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bench::{Bench, Run},
-    parts::{self, Parts},
+    parts::{self, Parts, paced::Paced},
     scenario::{Backlog, History, Latency, Percentiles, Recovery, Syncs},
     subject::Subject,
 };
@@ -22,6 +22,7 @@ pub(crate) struct Report {
     pub(crate) parts: Option<Parts>,
     pub(crate) throughput: Vec<Run>,
     pub(crate) latency: Vec<Latency>,
+    pub(crate) paced: Option<Paced>,
     pub(crate) syncs: Vec<Syncs>,
     pub(crate) recovery: Option<Recovery>,
     pub(crate) backlog: Option<Backlog>,
@@ -106,6 +107,7 @@ impl Report {
             parts: None,
             throughput: Vec::new(),
             latency: Vec::new(),
+            paced: None,
             syncs: Vec::new(),
             recovery: None,
             backlog: None,

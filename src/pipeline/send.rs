@@ -213,7 +213,7 @@ impl Feeder {
                 permits = self.budget.send_permits(due) => permits,
             };
             drop(resting);
-            if self.writer.prepare(permits).await == Err(WriterGone) {
+            if self.writer.prepare(permits, due).await == Err(WriterGone) {
                 return Ok(());
             }
         }

@@ -15,6 +15,8 @@ mod feeds;
 mod jobs;
 mod messages;
 mod sums;
+#[cfg(test)]
+mod tests;
 
 use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};

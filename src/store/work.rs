@@ -10,6 +10,7 @@ mod facts;
 mod messages;
 mod refusals;
 mod sums;
+mod turns;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -266,24 +267,6 @@ impl Work {
     #[must_use]
     pub fn restored_at(&self) -> Option<TimestampMs> {
         self.counters.restored_at
-    }
-
-    /// Jobs that were due for an attempt when the batch was loaded: first attempts first.
-    #[must_use]
-    pub fn due_attempts(&self) -> &[JobSeq] {
-        &self.due_attempts
-    }
-
-    /// Whether more first attempts were due than were looked for.
-    #[must_use]
-    pub fn first_attempts_left(&self) -> bool {
-        self.first_attempts_left
-    }
-
-    /// Jobs that could be decided when the batch was loaded.
-    #[must_use]
-    pub fn due_decisions(&self) -> &[JobSeq] {
-        &self.due_decisions
     }
 
     /// Notes what is to be told once the batch is committed.

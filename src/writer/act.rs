@@ -50,8 +50,8 @@ pub(super) struct Act<'a> {
     pub(super) first_attempts_wait: bool,
     /// Due attempts that commands of this batch have taken.
     pub(super) due_taken: usize,
-    /// Whether a job of this batch was left to wait for its first attempt.
-    pub(super) deferred: bool,
+    /// Jobs of this batch that were left to wait for their first attempt, in the order in which that happened.
+    pub(super) deferred: Vec<JobSeq>,
     /// Attempts that are to be signed while the rest of the batch is written.
     pub(super) drafts: Vec<Draft>,
 }
@@ -165,10 +165,16 @@ impl Act<'_> {
             signing.budget.try_send_permit()
         };
         let Some(permit) = permit else {
-            (self.first_attempts_wait, self.deferred) = (true, true);
+            self.defer(seq);
             return Ok(None);
         };
         Ok(Some((self.draft(seq)?, permit)))
+    }
+
+    /// Leaves a decided job to wait for its first attempt; later ones wait behind it.
+    pub(super) fn defer(&mut self, seq: JobSeq) {
+        self.first_attempts_wait = true;
+        self.deferred.push(seq);
     }
 
     /// Drafts the next attempt of a job. Answers its place among the drafts.
@@ -206,9 +212,9 @@ impl Act<'_> {
 
     fn prepare_due(&mut self, permits: &[SendPermit]) -> Result<Done, WorkError> {
         let may_send = self.switches.is_on(Switch::Signing) && self.switches.is_on(Switch::Sending);
-        if self.signing.is_none() || !may_send {
-            return Ok(Done::Prepared(Vec::new()));
-        }
+        let Some(signing) = self.signing.filter(|_| may_send) else {
+            return Ok(Done::Prepared { drafts: Vec::new(), more: Vec::new() });
+        };
         let due: Vec<JobSeq> = self
             .work
             .due_attempts()
@@ -219,16 +225,33 @@ impl Act<'_> {
             .collect();
         self.due_taken = self.due_taken.saturating_add(due.len());
         let all_taken = due.len() < permits.len() || !self.work.first_attempts_left();
-        if all_taken && !self.deferred {
-            self.first_attempts_wait = false;
-        }
-        let mut prepared = Vec::with_capacity(due.len());
+        let mut drafts = Vec::with_capacity(due.len());
         for seq in due {
             if self.work.job(seq)?.state == State::Decided {
-                prepared.push(self.draft(seq)?);
+                drafts.push(self.draft(seq)?);
             }
         }
-        Ok(Done::Prepared(prepared))
+        let more = if all_taken { self.prepare_deferred(&signing.budget)? } else { Vec::new() };
+        Ok(Done::Prepared { drafts, more })
+    }
+
+    /// None is left that waited before this batch, so those that it left to wait have their turns. Were they left
+    /// to the next batch, the jobs of that one would wait behind them, and so on for as long as jobs come.
+    fn prepare_deferred(&mut self, budget: &Budget) -> Result<Vec<Drafted>, WorkError> {
+        let waiting: Vec<JobSeq> = std::mem::take(&mut self.deferred)
+            .into_iter()
+            .filter(|seq| self.work.job(*seq).is_ok_and(|job| job.state == State::Decided))
+            .collect();
+        let permits: Vec<SendPermit> =
+            waiting.iter().map_while(|_| budget.try_send_permit()).collect();
+        let chosen = self.work.take_turns(&waiting, permits.len());
+        self.first_attempts_wait = chosen.len() < waiting.len();
+        self.deferred = waiting.into_iter().filter(|seq| !chosen.contains(seq)).collect();
+        chosen
+            .into_iter()
+            .zip(permits)
+            .map(|(seq, permit)| Ok((self.draft(seq)?, permit)))
+            .collect()
     }
 }
 

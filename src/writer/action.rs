@@ -89,9 +89,12 @@ impl Act<'_> {
             return Ok(Approval::DecisionsAreOff);
         }
         let approval = approve::approve(self.work, record, word, by, self.conditions)?;
-        if matches!(approval, Approval::Decided(_)) {
+        if matches!(approval, Approval::Decided(_))
+            && let Some(job) = self.work.find(record)
+        {
             // It waits for its turn like any other.
-            (self.first_attempts_wait, self.deferred) = (true, true);
+            let seq = job.seq;
+            self.defer(seq);
         }
         Ok(approval)
     }

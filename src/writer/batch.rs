@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     crash,
-    domain::{ids::JobSeq, reply::Verdict, time::TimestampMs},
+    domain::{action::Switch, ids::JobSeq, reply::Verdict, time::TimestampMs},
     pipeline::{
         record::Recorded,
         sign::{Draft, PreparedAttempt},
@@ -138,6 +138,18 @@ impl Writer {
         }
     }
 
+    /// Adds the permits that are free by now: whoever asked for them came away with those that were free then,
+    /// and while the command waited, answers have come, and jobs that wait too.
+    fn add_permits(&self, command: &mut Command) {
+        let Command::Prepare { permits, due: Some(due), .. } = command else { return };
+        let switches = self.switches.now();
+        let may_send = switches.is_on(Switch::Signing) && switches.is_on(Switch::Sending);
+        let Some(signing) = self.signing.as_ref().filter(|_| may_send) else { return };
+        let free = std::iter::from_fn(|| signing.budget.try_send_permit());
+        let most = due.saturating_add(self.deferred_since).min(self.batch_max);
+        permits.extend(free.take(most.saturating_sub(permits.len())));
+    }
+
     /// One transaction for all commands. Waits for as long as another process holds the lock.
     async fn attempt(
         &mut self,
@@ -145,6 +157,9 @@ impl Writer {
     ) -> Result<Result<Carried, (String, Option<JobSeq>)>, WriterError> {
         let health = Arc::clone(&self.health);
         let _at_work = health.batch_begins();
+        for command in batch.iter_mut() {
+            self.add_permits(command);
+        }
         loop {
             match self.transact(batch).await {
                 Ok(carried) => return Ok(Ok(carried)),
@@ -187,13 +202,14 @@ impl Writer {
             close_within: self.close_within,
             first_attempts_wait: self.first_attempts_wait,
             due_taken: 0,
-            deferred: false,
+            deferred: Vec::new(),
             drafts: Vec::new(),
         };
         let acted: Result<Vec<Done>, WorkError> =
             batch.iter_mut().map(|command| act.carry_out(command)).collect();
         let stages = Stages { begun, to_sign: Instant::now() };
         let (first_attempts_wait, switches) = (act.first_attempts_wait, act.switches);
+        let deferred = act.deferred.len();
         let drafts = act.drafts;
         match acted {
             Ok(done) => {
@@ -215,6 +231,7 @@ impl Writer {
                 }
                 self.take_over(counters, now).await.map_err(Failure::Fatal)?;
                 self.first_attempts_wait = first_attempts_wait;
+                self.deferred_since = self.deferred_since.saturating_add(deferred);
                 self.switches.set(switches);
                 self.metrics.committed(batch.len(), begun.elapsed());
                 self.metrics.log_is(self.book.log_bytes());
@@ -273,8 +290,10 @@ impl Writer {
                 self.send(send, attempts);
                 let _waiting = answer.send(Recording::Recorded(recorded));
             }
-            (Command::Prepare { permits, answer }, Done::Prepared(prepared)) => {
-                self.send(prepared.into_iter().zip(permits), attempts);
+            (Command::Prepare { permits, answer, .. }, Done::Prepared { drafts, more }) => {
+                self.send(drafts.into_iter().zip(permits).chain(more), attempts);
+                // Whoever asks next sees what is committed.
+                self.deferred_since = 0;
                 let _waiting = answer.send(());
             }
             (Command::ApplyBook { answer, .. }, Done::Book(outcomes)) => {

@@ -47,7 +47,13 @@ pub(super) enum Command {
     /// Jobs that waited for their decision.
     DecideDue { limit: usize, answer: oneshot::Sender<()> },
     /// Attempts that are due.
-    Prepare { permits: Vec<SendPermit>, answer: oneshot::Sender<()> },
+    Prepare {
+        permits: Vec<SendPermit>,
+        /// How many were due when the permits were asked for: the writer adds those that are free by then.
+        /// `None`: no more than these permits.
+        due: Option<usize>,
+        answer: oneshot::Sender<()>,
+    },
     /// The answer to an attempt.
     Finish { reply: Box<Reply>, answer: oneshot::Sender<()> },
     /// What reads brought.
@@ -118,8 +124,8 @@ pub(super) enum Done {
     Recorded { recorded: Recorded, send: Option<Drafted> },
     /// Attempts were prepared, each with its own permit.
     Sends(Vec<Drafted>),
-    /// Attempts were prepared for the permits that came with the command.
-    Prepared(Vec<usize>),
+    /// Attempts were prepared: drafts for the permits that came with the command, and more with their own.
+    Prepared { drafts: Vec<usize>, more: Vec<Drafted> },
     /// Facts were taken in or not.
     Book(Vec<BookEventOutcome>),
     /// An event of the feed was taken in or not.

@@ -117,12 +117,13 @@ impl WriterHandle {
         self.ask(|answer| Command::DecideDue { limit, answer }).await
     }
 
-    /// Prepares attempts that are due, at most one a permit, and has them sent.
+    /// Prepares attempts that are due, and has them sent: one a permit. `due` is how many there were when the
+    /// permits were asked for; the writer adds permits for the others, as many as it finds when it comes to it.
     ///
     /// # Errors
     /// [`WriterGone`].
-    pub async fn prepare(&self, permits: Vec<SendPermit>) -> Result<(), WriterGone> {
-        self.ask(|answer| Command::Prepare { permits, answer }).await
+    pub async fn prepare(&self, permits: Vec<SendPermit>, due: usize) -> Result<(), WriterGone> {
+        self.ask(|answer| Command::Prepare { permits, due: Some(due), answer }).await
     }
 
     /// Stores the answer to an attempt and carries out what it means.

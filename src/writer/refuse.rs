@@ -74,7 +74,7 @@ impl Writer {
                 Ok(())
             }
             // Fewer and fewer jobs, until the one at fault is alone; the loop asks for the rest.
-            Command::Prepare { permits, answer } => {
+            Command::Prepare { permits, answer, .. } => {
                 self.refuse_attempts(permits, answer, reason, due).await
             }
             Command::DecideDue { limit, answer } => {
@@ -174,7 +174,8 @@ impl Writer {
     ) -> Result<(), WriterError> {
         if permits.len() > 1 {
             permits.truncate(permits.len().div_euclid(2));
-            return Box::pin(self.execute(vec![Command::Prepare { permits, answer }])).await;
+            let due = None;
+            return Box::pin(self.execute(vec![Command::Prepare { permits, due, answer }])).await;
         }
         self.park_due(due, ParkReason::StepFailed, "prepare", reason).await?;
         let _waiting = answer.send(());

@@ -6,7 +6,7 @@ use super::{Report, Spread};
 use crate::{
     bench::Run,
     scenario::{History, Percentiles},
-    subject::Subject,
+    subject::{IN_FLIGHT, Subject},
 };
 
 /// Each table that there is something for, with the name of its place in the document.
@@ -154,7 +154,7 @@ fn parts(report: &Report) -> Option<String> {
     let mut rows = vec![row(["part alone", "a second"])];
     for (name, rate) in [
         ("consume and acknowledge (acknowledgements for 64)", parts.consume_per_second),
-        ("PUT, 32 under way", parts.put_per_second),
+        (&format!("PUT, {IN_FLIGHT} under way"), parts.put_per_second),
         ("sign and verify, one core", parts.sign_per_second),
         ("the writer alone: both commits of a job, signed, 256 a batch", parts.commit_per_second),
         ("sync of a page", 1e3 / parts.sync_ms.p50),
@@ -171,15 +171,24 @@ fn latency(report: &Report) -> String {
             ("update received", Some(latency.to_update_ms)),
             ("outcome heard", latency.to_outcome_ms),
         ] {
-            let Some(times) = times else { continue };
-            let Percentiles { p50, p90, p99, max } = times;
             let name = format!("{}: published → {what}", latency.subject.name());
-            let mut cells = vec![name];
-            cells.extend([p50, p90, p99, max].map(|ms| format!("{ms:.2}")));
-            rows.push(cells);
+            rows.extend(times.map(|times| times_row(name, times)));
+        }
+    }
+    if let Some(paced) = &report.paced {
+        for (part, times) in [
+            ("a row of 1 KiB in SQLite, committed", paced.row),
+            ("a job through the writer to its signed attempt, committed", paced.commit),
+            ("an update and its answer", paced.round_trip),
+        ] {
+            rows.push(times_row(format!("alone: {part}"), times));
         }
     }
     table(&rows)
+}
+
+fn times_row(name: String, Percentiles { p50, p90, p99, max }: Percentiles) -> Vec<String> {
+    std::iter::once(name).chain([p50, p90, p99, max].map(|ms| format!("{ms:.2}"))).collect()
 }
 
 fn syncs(report: &Report) -> String {
