@@ -28,6 +28,9 @@ pub(super) fn throughput(report: &Report, path: &Path) -> anyhow::Result<()> {
         .into_iter()
         .filter_map(|subject| Some((subject, report.spread(subject, |run| run.per_second)?)))
         .collect();
+    if bars.is_empty() {
+        return Ok(());
+    }
     let most = bars.iter().map(|(_, spread)| spread.max).fold(1.0, f64::max) * 1.1;
     let count = i32::try_from(bars.len())?;
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
