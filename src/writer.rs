@@ -50,8 +50,9 @@ const COMPANY_FROM: usize = 8;
 /// How long it waits at most.
 const COMPANY_WAIT: Duration = Duration::from_millis(3);
 
-/// While decided jobs wait for their first attempt, new jobs have one in so many places of a batch: more of them
-/// come in than leave otherwise, and each that waits costs a commit more.
+/// While decided jobs wait for their first attempt, new jobs have one in so many places of a batch. With more of
+/// them, more would come in than leaves, and each that waits costs a commit more; with none, a large backlog
+/// would keep them out until it is gone.
 const PLACES_PER_NEW_JOB: usize = 4;
 
 /// What the writer works with.
@@ -219,7 +220,8 @@ impl Writer {
         }
         let over = tokio::time::sleep(COMPANY_WAIT);
         tokio::pin!(over);
-        while batch.len() < self.batch_max {
+        let most = self.most_taken();
+        while batch.len() < most {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -232,10 +234,22 @@ impl Writer {
         self.last_batch_len = batch.len();
     }
 
+    /// The places of a batch that new jobs have, and no others, while jobs wait for their first attempt; none in
+    /// a batch that is too small to be shared.
+    fn places_for_new_jobs(&self) -> usize {
+        if self.first_attempts_wait { self.batch_max.div_euclid(PLACES_PER_NEW_JOB) } else { 0 }
+    }
+
+    /// Most commands that are taken from the queue for a batch.
+    fn most_taken(&self) -> usize {
+        self.batch_max.saturating_sub(self.places_for_new_jobs())
+    }
+
     /// Leaves new jobs to later batches while others wait for their first attempt; once none does, brings those
     /// that were left, before all that came after them.
     fn hold_back(&mut self, batch: &mut Vec<Command>) {
-        if !self.first_attempts_wait && self.held_back.is_empty() {
+        let places = self.places_for_new_jobs();
+        if places == 0 && self.held_back.is_empty() {
             return;
         }
         let (new_jobs, others): (Vec<_>, Vec<_>) =
@@ -243,11 +257,7 @@ impl Writer {
         self.held_back.extend(new_jobs);
         batch.extend(others);
         let room = self.batch_max.saturating_sub(batch.len());
-        let most = if self.first_attempts_wait {
-            self.batch_max.div_ceil(PLACES_PER_NEW_JOB)
-        } else {
-            self.batch_max
-        };
+        let most = if places == 0 { room } else { places };
         let taken = self.held_back.len().min(room).min(most);
         batch.extend(self.held_back.drain(..taken));
     }
@@ -279,7 +289,7 @@ impl Writer {
                 let Some(first) = next else { break };
                 batch.push(first);
             }
-            while batch.len() < self.batch_max {
+            while batch.len() < self.most_taken() {
                 let Ok(command) = self.commands.try_recv() else {
                     break;
                 };

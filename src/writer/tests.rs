@@ -205,6 +205,18 @@ async fn while_jobs_wait_for_their_first_attempt_a_batch_takes_few_new_ones_in_t
         left.extend(batch.iter().map(record_of));
     }
 
+    // A large backlog does not keep new jobs out: whatever else there is leaves them their places.
+    let mut full: Vec<Command> = (0..desk.writer.most_taken())
+        .map(|_| Command::StopPreparing { answer: oneshot::channel().0 })
+        .collect();
+    desk.writer.hold_back(&mut full);
+    assert_eq!(full.len(), BATCH_MAX);
+    let taken: Vec<_> = full.iter().filter_map(record_of).map(Some).collect();
+    assert_eq!(taken, left.drain(..BATCH_MAX / 4).collect::<Vec<_>>());
+    let more = new_jobs(BATCH_MAX / 2);
+    left.extend(more.iter().map(record_of));
+    batch.extend(more);
+
     // Nothing waits any more: as many as there is room for, the oldest first, behind what others want.
     desk.writer.first_attempts_wait = false;
     let (answer, _told) = oneshot::channel();
@@ -258,7 +270,7 @@ async fn what_has_become_free_since_permits_were_asked_for_is_used_for_all_that_
     assert_eq!(desk.sent(), [first[6], first[7], second[0]]);
     assert!(!desk.writer.first_attempts_wait);
 
-    // With a trial's permit, and where one job after the other is tried, nothing is added.
+    // Where one job after the other is tried, nothing is added.
     desk.writer.first_attempts_wait = true;
     let third = desk.batch(&[connection; 2], 0).await;
     let permits = desk.budget.send_permits(1).await;
