@@ -17,7 +17,8 @@ test: check-tools lint check-queries check-alerts ## Formatting, lints, committe
 	@scripts/rabbitmq.sh install
 	@scripts/install.sh $(BROWSER)
 	@echo "building and running the tests"
-	SQLX_OFFLINE=true scripts/with-rabbitmq.sh cargo test --locked
+	@# Where output is cut, the message of a failure is worth more than how its test was called.
+	RUST_BACKTRACE=0 SQLX_OFFLINE=true scripts/with-rabbitmq.sh cargo test --locked
 
 bench: check-tools ## Throughput, latency and memory on real parts, beside others: ARGS="--only throughput --jobs 20000"
 	@scripts/bench.sh $(ARGS)

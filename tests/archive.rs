@@ -22,6 +22,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use crate::support::{
     daemon::binary,
     eventually,
+    tamper::{another_value, columns, open_without_rules},
     world::{World, copy_book},
 };
 
@@ -351,29 +352,12 @@ struct Tamperer {
 }
 
 impl Tamperer {
-    async fn open(path: &Path) -> SqliteConnection {
-        let url = format!("sqlite:{}", path.display());
-        let mut connection = SqliteConnection::connect(&url).await.unwrap();
-        let settings = "PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON";
-        sqlx::raw_sql(settings).execute(&mut connection).await.unwrap();
-        let triggers: Vec<(String,)> =
-            sqlx::query_as("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
-                .fetch_all(&mut connection)
-                .await
-                .unwrap();
-        for (name,) in triggers {
-            let drop = AssertSqlSafe(format!("DROP TRIGGER {name}"));
-            sqlx::raw_sql(drop).execute(&mut connection).await.unwrap();
-        }
-        connection
-    }
-
     /// Changes a copy of the book or of the archive. Answers whether any row was changed.
     async fn tamper(&self, in_archive: bool, sql: &str) -> bool {
         let (book, archive) = (self.folder.join("book.db"), self.folder.join("archive.db"));
         copy_book(&self.book, &book);
         copy_book(&self.archive, &archive);
-        let mut connection = Self::open(if in_archive { &archive } else { &book }).await;
+        let mut connection = open_without_rules(if in_archive { &archive } else { &book }).await;
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await;
         connection.close().await.unwrap();
         let changed = done.is_ok_and(|done| done.rows_affected() > 0);
@@ -383,17 +367,6 @@ impl Tamperer {
         }
         changed
     }
-}
-
-async fn columns(path: &Path, table: &str) -> Vec<(String, String)> {
-    let mut connection = Tamperer::open(path).await;
-    let columns = sqlx::query_as("SELECT name, type FROM pragma_table_info(?1)")
-        .bind(table)
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
-    connection.close().await.unwrap();
-    columns
 }
 
 #[tokio::test]
@@ -431,17 +404,14 @@ async fn every_column_of_an_archive_is_proof_against_a_change() {
             let delete = format!("DELETE FROM {table} WHERE {last}");
             assert!(tamperer.tamper(is_archive, &delete).await, "{table}");
         }
-        for (column, kind) in columns(file, table).await {
+        let mut connection = open_without_rules(file).await;
+        let columns = columns(&mut connection, table).await;
+        connection.close().await.unwrap();
+        for (column, kind) in columns {
             if CHANGING.contains(&(table, column.as_str())) {
                 continue;
             }
-            let other = match kind.as_str() {
-                "TEXT" => {
-                    format!("coalesce(substr({column}, 1, length({column}) - 1) || '~', '~')")
-                }
-                "INTEGER" => format!("coalesce({column} + 1000, 1000)"),
-                _ => format!("CAST(substr({column}, 1, length({column}) - 1) || x'00' AS BLOB)"),
-            };
+            let other = another_value(&column, &kind);
             let update = format!("UPDATE {table} SET {column} = {other} WHERE {last}");
             assert!(tamperer.tamper(is_archive, &update).await, "{table}.{column}");
             edited += 1;

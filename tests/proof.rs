@@ -9,10 +9,11 @@ use settled::{
     sandbox::{Effect, Fault, On, When},
     store::{open_readers, verify::Head},
 };
-use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _};
 
 use crate::support::{
     eventually,
+    tamper::{another_value, columns, open_without_rules},
     world::{World, copy_book},
 };
 
@@ -89,34 +90,16 @@ async fn audited(book: &Path, known: Option<Head>) -> Result<Audit, String> {
     audit
 }
 
-/// Somebody who can write to the file and knows how to get round its rules.
 struct Tamperer {
     book: PathBuf,
     tampered: PathBuf,
 }
 
 impl Tamperer {
-    async fn open(path: &Path) -> SqliteConnection {
-        let url = format!("sqlite:{}", path.display());
-        let mut connection = SqliteConnection::connect(&url).await.unwrap();
-        let settings = "PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON";
-        sqlx::raw_sql(settings).execute(&mut connection).await.unwrap();
-        let triggers: Vec<(String, String)> =
-            sqlx::query_as("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
-                .fetch_all(&mut connection)
-                .await
-                .unwrap();
-        for (name, _) in triggers {
-            let drop = AssertSqlSafe(format!("DROP TRIGGER {name}"));
-            sqlx::raw_sql(drop).execute(&mut connection).await.unwrap();
-        }
-        connection
-    }
-
     /// Carries out `sql` on a copy, and says what the audit finds. Answers whether any row was changed.
     async fn tamper(&self, sql: &str) -> bool {
         copy_book(&self.book, &self.tampered);
-        let mut connection = Self::open(&self.tampered).await;
+        let mut connection = open_without_rules(&self.tampered).await;
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await;
         connection.close().await.unwrap();
         let changed = match done {
@@ -134,7 +117,7 @@ impl Tamperer {
     }
 
     async fn tables(&self) -> Vec<(String, Vec<(String, String)>)> {
-        let mut connection = Self::open(&self.book).await;
+        let mut connection = open_without_rules(&self.book).await;
         let names: Vec<(String,)> = sqlx::query_as(
             "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY 1",
         )
@@ -143,12 +126,7 @@ impl Tamperer {
         .unwrap();
         let mut tables = Vec::new();
         for (table,) in names {
-            let columns: Vec<(String, String)> =
-                sqlx::query_as("SELECT name, type FROM pragma_table_info(?1)")
-                    .bind(&table)
-                    .fetch_all(&mut connection)
-                    .await
-                    .unwrap();
+            let columns = columns(&mut connection, &table).await;
             tables.push((table, columns));
         }
         connection.close().await.unwrap();
@@ -183,15 +161,7 @@ async fn every_column_of_every_sealed_row_is_proof_against_a_change() {
             if is_changing(&table, &column) {
                 continue;
             }
-            let other = match kind.as_str() {
-                "TEXT" => {
-                    format!("coalesce(substr({column}, 1, length({column}) - 1) || '~', '~')")
-                }
-                "INTEGER" => format!("coalesce({column} + 1000, 1000)"),
-                "BLOB" => format!("substr({column}, 1, length({column}) - 1) || x'00'"),
-                other => panic!("{table}.{column} is a {other}"),
-            };
-            let other = if kind == "BLOB" { format!("CAST({other} AS BLOB)") } else { other };
+            let other = another_value(&column, &kind);
             assert!(
                 tamperer
                     .tamper(&format!("UPDATE {table} SET {column} = {other} WHERE {last}"))
@@ -292,7 +262,7 @@ async fn the_command_verifies_a_copy_without_a_configuration_and_says_what_is_wr
 
     let tampered = world.path("tampered.db");
     copy_book(&book, &tampered);
-    let mut connection = Tamperer::open(&tampered).await;
+    let mut connection = open_without_rules(&tampered).await;
     sqlx::raw_sql(
         "UPDATE attempts SET body = replace(body, 'cleared', 'CLEARED') WHERE attempt_seq = 1",
     )

@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod recording;
 pub(crate) mod spans;
+pub(crate) mod tamper;
 pub(crate) mod wire;
 pub(crate) mod world;
 
