@@ -30,6 +30,11 @@ pub use topology::{check, declare, declare_outcomes_queue, remove};
 /// AMQP's code for a normal close.
 const REPLY_SUCCESS: u16 = 200;
 
+/// Largest frame of a connection that publishes, in bytes. The library has room for 32 frames in each direction of
+/// a connection, and RabbitMQ's own bound of 128 KiB would make that 8 MiB. A body takes as many frames as it needs;
+/// headers must fit into one, and ours are far shorter.
+const PUBLISHER_FRAME_BYTES_MAX: u32 = 16 * 1_024;
+
 /// What went wrong with the broker, by what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -137,6 +142,21 @@ async fn within<T>(
 /// # Errors
 /// [`BrokerError`], without the password.
 pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Link, BrokerError> {
+    // The largest frame is left to the broker: headers come in one, as large as it let somebody else make them, and
+    // a larger one than was agreed would end each session that it is delivered to.
+    open_link(config, purpose, None).await
+}
+
+/// Connects to the broker to publish.
+async fn connect_to_publish(config: &BrokerConfig) -> Result<Link, BrokerError> {
+    open_link(config, "publisher", Some(PUBLISHER_FRAME_BYTES_MAX)).await
+}
+
+async fn open_link(
+    config: &BrokerConfig,
+    purpose: &str,
+    frame_bytes_max: Option<u32>,
+) -> Result<Link, BrokerError> {
     // The library's own message would repeat the URL, and with it the password.
     let bad_url = |_| BrokerError::BadUrl(config.url.to_string());
     let mut uri: AMQPUri = config.url.expose().parse().map_err(bad_url)?;
@@ -144,6 +164,9 @@ pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Link, Broke
         crate::secret_file::read(file)?.as_str().clone_into(&mut uri.authority.userinfo.password);
     }
     uri.query.heartbeat = Some(config.heartbeat_s);
+    // Zero is AMQP's word for no bound.
+    let bounds = uri.query.frame_max.into_iter().chain(frame_bytes_max);
+    uri.query.frame_max = bounds.filter(|bytes| *bytes > 0).min();
     crate::tls::use_ring();
     let properties = ConnectionProperties::default()
         .with_connection_name(format!("settled {purpose} (process {})", std::process::id()).into());

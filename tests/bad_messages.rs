@@ -1,9 +1,17 @@
 //! A bad message never acts and never disappears; the good ones beside it go on.
 
+use lapin::{
+    BasicProperties,
+    options::BasicPublishOptions,
+    types::{AMQPValue, FieldTable},
+};
 use serde_json::{Value, json};
 use settled::domain::{job::JobType, message::MESSAGE_BYTES_MAX};
 
 use crate::support::{eventually, world::World};
+
+/// A header that fits into the largest frame of RabbitMQ's default, 128 KiB, and not into half of it.
+const HEADER_BYTES: usize = 120 * 1_024;
 
 /// Thirty ways to be wrong, each with the kind of fault that it is.
 fn bad_messages(good: &Value) -> Vec<(Vec<u8>, &'static str)> {
@@ -131,5 +139,28 @@ async fn a_bad_message_survives_a_broker_that_cannot_take_its_dead_letter() {
     // The next start declares the queue again and publishes what waits.
     let daemon = world.daemon().await;
     assert_eq!(world.exchange.hear(&dead_queue, 1).await[0].body, b"hello");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn headers_as_large_as_the_broker_takes_them_stop_nothing() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    let (odd, next) =
+        (world.reserve(JobType::Allocation, "5"), world.reserve(JobType::Allocation, "1"));
+    // They come in one frame, which must not be larger than what the consumer has agreed to.
+    let mut headers = FieldTable::default();
+    headers.insert("x-trace".into(), AMQPValue::LongString("x".repeat(HEADER_BYTES).into()));
+    let properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
+    let options = BasicPublishOptions::default();
+    let queue = world.jobs_queue.as_str();
+    let channel = world.exchange.channel().await;
+    channel
+        .basic_publish("".into(), queue.into(), options, &world.job(&odd), properties)
+        .await
+        .unwrap();
+    world.wait_for_state(&odd, "confirmed").await;
+    world.publish([world.job(&next)]).await;
+    world.wait_for_state(&next, "confirmed").await;
     daemon.stop().await;
 }

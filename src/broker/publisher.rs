@@ -16,7 +16,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use super::{BrokerError, Link, close, connect, within};
+use super::{BrokerError, Link, close, connect_to_publish, within};
 use crate::{config::BrokerConfig, domain::time::TimestampMs};
 
 /// AMQP's number for a message that survives a restart of the broker.
@@ -68,7 +68,7 @@ impl PublisherSession {
     /// # Errors
     /// [`BrokerError`].
     pub async fn open(config: &BrokerConfig) -> Result<Self, BrokerError> {
-        let connection = connect(config, "publisher").await?;
+        let connection = connect_to_publish(config).await?;
         let call_timeout = config.call_timeout();
         let channel =
             within(call_timeout, "opening a channel", connection.create_channel()).await?;
