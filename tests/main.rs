@@ -37,6 +37,8 @@
 //! | an attempt that is not signed is left out of its commit (`store::batch`) | unit tests of `store::kept` |
 //! | nonces are all the same (`pipeline::sign`) | 6 of `no_job_lost`, `whole_life` |
 //! | messages are handed to the broker in the wrong order (`broker::publisher`) | 1 of `outcomes` |
+//! | a consumer agrees to small frames (`broker`) | 1 of `bad_messages` |
+//! | a batch takes one new job only while others wait (`writer`) | unit tests of `writer` |
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
