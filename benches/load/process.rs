@@ -77,17 +77,22 @@ impl Process {
         Ok(Self { pid: child.id(), child })
     }
 
-    /// Starts a program under a tracer.
-    pub(crate) fn start_traced(command: &mut Command, output: &Path) -> anyhow::Result<Self> {
-        let mut this = Self::start(command, output)?;
+    /// Starts a tracer that runs `program`, which is then whom signals and questions are about.
+    pub(crate) fn start_traced(
+        tracer: &mut Command,
+        program: &Path,
+        output: &Path,
+    ) -> anyhow::Result<Self> {
+        let program = fs::canonicalize(program)?;
+        let mut this = Self::start(tracer, output)?;
         let tracer = this.child.id();
         let children = format!("/proc/{tracer}/task/{tracer}/children");
-        let name_of = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm"));
-        let own_name = name_of(&tracer.to_string())?;
         this.pid = wait_for("the traced process", Duration::from_secs(10), || {
             let children = fs::read_to_string(&children)?;
-            // The tracer tries itself out on a child of its own first, which has its name and soon ends.
-            let is_traced = |pid: &&str| name_of(pid).is_ok_and(|name| name != own_name);
+            // The tracer tries itself out on children of its own first, which soon end.
+            let is_traced = |pid: &&str| {
+                fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|runs| runs == program)
+            };
             Ok(children.split_whitespace().find(is_traced).map(str::parse).transpose()?)
         })?;
         Ok(this)

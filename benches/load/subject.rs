@@ -216,7 +216,7 @@ impl Place {
             .arg("-c")
             .arg(self.folder.join("settled.toml"))
             .arg("run");
-        let mut process = Process::start_traced(&mut command, &self.log())?;
+        let mut process = Process::start_traced(&mut command, &self.binary, &self.log())?;
         wait_for_text(&mut process, &self.log(), "consuming", BEGIN_LIMIT)?;
         Ok(process)
     }
