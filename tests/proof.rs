@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use settled::{
     domain::job::JobType,
     operator::audit::{Audit, audit},
@@ -220,6 +220,46 @@ async fn rows_that_are_added_or_change_places_are_found() {
     ] {
         assert!(tamperer.tamper(sql).await, "{sql}");
     }
+}
+
+#[tokio::test]
+async fn what_is_shown_of_a_feed_follows_from_its_events() {
+    let world = World::new().await;
+    let limited = |event: &str, sequence: u64| {
+        json!({
+            "eventId": event, "type": "connection.limited", "connectionId": world.connection_id,
+            "currency": "BTC", "approvalAbove": "900", "sequence": sequence,
+        })
+    };
+    let mut stated = world.connection_event("c-9", world.connection_id, true);
+    stated["sequence"] = json!(2);
+    let events = [world.numbered(1, "5"), stated, limited("l-1", 7), world.numbered(8, "1")];
+    world.import(&events).await;
+    // One comes late; and one comes too late to be taken in: it counts as having come, and stands nowhere.
+    let late = [world.numbered(6, "2"), world.snapshot("s-1", "999"), limited("l-2", 4)];
+    world.import(&late).await;
+    let feed = world.known_feed().await.unwrap();
+    let missing: Vec<String> = feed.missing.iter().map(ToString::to_string).collect();
+    assert!(missing == ["3", "5"] && !feed.differs.is_empty(), "{feed:?}");
+    let copy = world.path("copy.db");
+    copy_book(&world.path("book.db"), &copy);
+    assert!(audited(&copy, None).await.unwrap().holds());
+    let tamperer = Tamperer { book: copy, tampered: world.path("tampered.db") };
+    for change in [
+        "last_sequence = last_sequence + 1",
+        "last_sequence = last_sequence - 1",
+        "stated_sequence = stated_sequence + 1",
+        "limited_sequence = NULL",
+        "compared_sequence = compared_sequence - 1",
+        "missing = '[[5, 6]]'",
+        "missing = '[[11, 11]]'",
+        "differs = replace(differs, 'BTC', 'ETH')",
+        "differs = replace(differs, '999', '998')",
+    ] {
+        let sql = format!("UPDATE connection_feeds SET {change}");
+        assert!(tamperer.tamper(&sql).await, "{sql}");
+    }
+    assert!(tamperer.tamper("DELETE FROM connection_feeds").await);
 }
 
 #[tokio::test]

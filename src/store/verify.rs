@@ -29,6 +29,7 @@ use crate::{
 mod archives;
 mod attempts;
 mod facts;
+mod feeds;
 mod journal;
 
 pub use archives::ArchivesCheck;
@@ -124,6 +125,7 @@ impl Readers {
         sums::verify_daily(&mut transaction, &mut found).await?;
         facts::verify_facts(&mut transaction, &mut found).await?;
         facts::verify_switches(&mut transaction, &mut found).await?;
+        feeds::verify_feeds(&mut transaction, &mut found).await?;
         Ok(found)
     }
 }

@@ -1,0 +1,130 @@
+//! How far the feeds of connections have come, compared with the events that were taken in: the rows that show it
+//! are not sealed, because they follow from events that are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::TryStreamExt as _;
+
+use super::{VERIFYING, Verification};
+use crate::{
+    domain::feed::Gap,
+    store::{
+        StoreError,
+        error::{While as _, unreadable},
+    },
+};
+
+/// What the events of a connection say about its feed.
+#[derive(Default)]
+struct Came {
+    numbers: BTreeSet<i64>,
+    stated: Option<i64>,
+    limited: Option<i64>,
+    compared: Option<i64>,
+}
+
+impl Came {
+    fn last(&self) -> Option<i64> {
+        self.numbers.last().copied()
+    }
+
+    fn take(&mut self, kind: &str, number: Option<i64>) {
+        self.numbers.extend(number);
+        match kind {
+            "connection.upserted" | "connection.suspended" => self.stated = self.stated.max(number),
+            "connection.limited" => self.limited = self.limited.max(number),
+            "balance.snapshot" => self.compared = self.last(),
+            _ => {}
+        }
+    }
+
+    /// Whether all these numbers lie below the highest that came, and none of them came.
+    fn lacks(&self, gap: &Gap) -> bool {
+        let ends = (i64::try_from(gap.0.get()), i64::try_from(gap.1.get()));
+        let (Ok(first), Ok(last)) = ends else { return false };
+        let is_below = self.last().is_some_and(|highest| last < highest);
+        first <= last && is_below && self.numbers.range(first..=last).next().is_none()
+    }
+}
+
+/// Compares what is shown of each feed with the events. Numbers that came too late to be taken in stand nowhere, and
+/// an operator may have accepted a gap: so what is shown as missing must be so, and what is missing may be gone.
+pub(super) async fn verify_feeds(
+    connection: &mut sqlx::SqliteConnection,
+    found: &mut Verification,
+) -> Result<(), StoreError> {
+    let mut came = events(connection).await?;
+    let rows = sqlx::query!(
+        "SELECT connection_id, last_sequence, stated_sequence, limited_sequence, compared_sequence, missing
+         FROM connection_feeds"
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .while_doing(VERIFYING)?;
+    for row in rows {
+        let id = row.connection_id;
+        let came = came.remove(&id).unwrap_or_default();
+        let shown =
+            (row.last_sequence, row.stated_sequence, row.limited_sequence, row.compared_sequence);
+        if shown != (came.last(), came.stated, came.limited, came.compared) {
+            found.fault(format!(
+                "feed of connection {id}: the book does not show how far its events have come"
+            ));
+        }
+        let missing: Vec<Gap> = serde_json::from_str(&row.missing)
+            .map_err(|error| unreadable("connection_feeds")(&error))?;
+        for gap in missing.iter().filter(|gap| !came.lacks(gap)) {
+            found.fault(format!("feed of connection {id}: events {gap} are not missing"));
+        }
+    }
+    for (id, _) in came.into_iter().filter(|(_, came)| came.last().is_some()) {
+        found.fault(format!("feed of connection {id}: the book does not show it"));
+    }
+    verify_differences(connection, found).await
+}
+
+/// What is shown as a difference must have been found last. What was found may be gone: a change that came late
+/// has explained it, a snapshot agreed, or an operator accepted it.
+async fn verify_differences(
+    connection: &mut sqlx::SqliteConnection,
+    found: &mut Verification,
+) -> Result<(), StoreError> {
+    let wrong = sqlx::query_scalar!(
+        r#"SELECT DISTINCT feeds.connection_id AS "connection_id!: String"
+           FROM connection_feeds AS feeds, json_each(feeds.differs) AS shown
+           WHERE NOT EXISTS (
+            SELECT 1 FROM feed_findings, json_each(feed_findings.detail) AS told
+            WHERE finding_seq = (SELECT max(finding_seq) FROM feed_findings AS last
+                                 WHERE last.connection_id = feeds.connection_id
+                                   AND last.kind = 'difference')
+              AND told.value ->> 'currency' = shown.value ->> 'currency'
+              AND told.value ->> 'expected' = shown.value ->> 'expected')"#
+    )
+    .fetch_all(connection)
+    .await
+    .while_doing(VERIFYING)?;
+    for id in wrong {
+        found.fault(format!("feed of connection {id}: no snapshot has differed as is shown"));
+    }
+    Ok(())
+}
+
+/// What came, in the order in which it was taken in.
+async fn events(
+    connection: &mut sqlx::SqliteConnection,
+) -> Result<BTreeMap<String, Came>, StoreError> {
+    let mut came: BTreeMap<String, Came> = BTreeMap::new();
+    let mut rows = sqlx::query!(
+        r#"SELECT kind, body ->> 'connectionId' AS "connection_id!: String",
+            body ->> 'sequence' AS "number: i64"
+           FROM book_events
+           WHERE body ->> 'connectionId' IS NOT NULL
+             AND (body ->> 'sequence' IS NOT NULL OR kind = 'balance.snapshot')
+           ORDER BY event_seq"#
+    )
+    .fetch(connection);
+    while let Some(row) = rows.try_next().await.while_doing(VERIFYING)? {
+        came.entry(row.connection_id).or_default().take(&row.kind, row.number);
+    }
+    Ok(came)
+}
