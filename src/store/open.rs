@@ -34,8 +34,8 @@ const SQLITE_VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 /// How long a statement waits for a lock that somebody else holds.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Read connections; reads are short.
-pub(super) const READERS_MAX: u32 = 4;
+/// Read connections; reads are short. Each costs its pages and what it keeps of statements, most of a mebibyte.
+pub(super) const READERS_MAX: u32 = 3;
 
 /// Longest wait for a free read connection.
 pub(super) const READER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -84,7 +84,7 @@ pub struct OpenedBook {
 }
 
 /// The pages that the writing connection keeps. SQLite's own 2 MiB are less than one batch changes.
-const WRITER_CACHE_KIB: u32 = 4 * 1_024;
+const WRITER_CACHE_KIB: u32 = 3 * 1_024;
 
 /// The pages that each reading connection keeps: a read looks at few, and what the system has in memory is
 /// near. SQLite's own 2 MiB for each of them would be an eighth of all that the daemon uses.
