@@ -1,7 +1,7 @@
 //! How far the feeds of connections have come, compared with the events that were taken in: the rows that show it
 //! are not sealed, because they follow from events that are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt as _;
 
@@ -17,7 +17,8 @@ use crate::{
 /// What the events of a connection say about its feed.
 #[derive(Default)]
 struct Came {
-    numbers: BTreeSet<i64>,
+    /// Numbers without a gap, first and last: a feed of millions has few gaps.
+    numbers: BTreeMap<i64, i64>,
     stated: Option<i64>,
     limited: Option<i64>,
     compared: Option<i64>,
@@ -25,11 +26,29 @@ struct Came {
 
 impl Came {
     fn last(&self) -> Option<i64> {
-        self.numbers.last().copied()
+        self.numbers.last_key_value().map(|(_, last)| *last)
+    }
+
+    fn add(&mut self, number: i64) {
+        let (mut first, mut last) = (number, number);
+        if let Some((&begin, &end)) = self.numbers.range(..=number).next_back() {
+            if end >= number {
+                return;
+            }
+            if end.saturating_add(1) == number {
+                first = begin;
+            }
+        }
+        if let Some(end) = self.numbers.remove(&number.saturating_add(1)) {
+            last = end;
+        }
+        self.numbers.insert(first, last);
     }
 
     fn take(&mut self, kind: &str, number: Option<i64>) {
-        self.numbers.extend(number);
+        if let Some(number) = number {
+            self.add(number);
+        }
         match kind {
             "connection.upserted" | "connection.suspended" => self.stated = self.stated.max(number),
             "connection.limited" => self.limited = self.limited.max(number),
@@ -43,7 +62,8 @@ impl Came {
         let ends = (i64::try_from(gap.0.get()), i64::try_from(gap.1.get()));
         let (Ok(first), Ok(last)) = ends else { return false };
         let is_below = self.last().is_some_and(|highest| last < highest);
-        first <= last && is_below && self.numbers.range(first..=last).next().is_none()
+        let before = self.numbers.range(..=last).next_back();
+        first <= last && is_below && before.is_none_or(|(_, end)| *end < first)
     }
 }
 
@@ -127,4 +147,33 @@ async fn events(
         came.entry(row.connection_id).or_default().take(&row.kind, row.number);
     }
     Ok(came)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_that_came_in_any_order_are_those_that_are_not_lacking(
+            numbers in proptest::collection::btree_set(1_i64..40, 1..30).prop_map(Vec::from_iter).prop_shuffle()
+        ) {
+            let mut came = Came::default();
+            for number in numbers.iter().chain(&numbers) {
+                came.take("balance.adjusted", Some(*number));
+            }
+            prop_assert_eq!(came.last(), numbers.iter().max().copied());
+            for first in 1_i64..42 {
+                for last in first..42 {
+                    let text = format!("[{first},{last}]");
+                    let gap: Gap = serde_json::from_str(&text).unwrap();
+                    let lacks = Some(last) < came.last()
+                        && !numbers.iter().any(|number| (first..=last).contains(number));
+                    prop_assert_eq!(came.lacks(&gap), lacks, "{}", text);
+                }
+            }
+        }
+    }
 }
