@@ -7,10 +7,14 @@ use futures_util::TryStreamExt as _;
 
 use super::{VERIFYING, Verification};
 use crate::{
-    domain::feed::Gap,
+    domain::{
+        book::Adjustment,
+        feed::{BookSequence, ConnectionFeed, Gap, TotalDiffers},
+    },
     store::{
         StoreError,
         error::{While as _, unreadable},
+        rows::parse,
     },
 };
 
@@ -103,30 +107,81 @@ pub(super) async fn verify_feeds(
     verify_differences(connection, found).await
 }
 
-/// What is shown as a difference must have been found last. What was found may be gone: a change that came late
-/// has explained it, a snapshot agreed, or an operator accepted it.
+/// What is shown as a difference must be what was found last, less what has come late since: an operator who accepts
+/// it books it. It may be gone altogether, because a snapshot has agreed or an operator accepted it.
 async fn verify_differences(
     connection: &mut sqlx::SqliteConnection,
     found: &mut Verification,
 ) -> Result<(), StoreError> {
-    let wrong = sqlx::query_scalar!(
-        r#"SELECT DISTINCT feeds.connection_id AS "connection_id!: String"
-           FROM connection_feeds AS feeds, json_each(feeds.differs) AS shown
-           WHERE NOT EXISTS (
-            SELECT 1 FROM feed_findings, json_each(feed_findings.detail) AS told
-            WHERE finding_seq = (SELECT max(finding_seq) FROM feed_findings AS last
-                                 WHERE last.connection_id = feeds.connection_id
-                                   AND last.kind = 'difference')
-              AND told.value ->> 'currency' = shown.value ->> 'currency'
-              AND told.value ->> 'expected' = shown.value ->> 'expected')"#
+    let rows = sqlx::query!(
+        r#"SELECT feeds.connection_id, compared_sequence, differs, event_seq AS "event_seq?",
+            detail AS "detail?"
+           FROM connection_feeds AS feeds
+           LEFT JOIN feed_findings ON finding_seq = (
+            SELECT max(finding_seq) FROM feed_findings AS last
+            WHERE last.connection_id = feeds.connection_id AND last.kind = 'difference')
+           WHERE differs <> '[]'"#
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .while_doing(VERIFYING)?;
+    for row in rows {
+        let read = |text: &str| -> Result<Vec<TotalDiffers>, StoreError> {
+            serde_json::from_str(text).map_err(|error| unreadable("feed_findings")(&error))
+        };
+        let mut feed = ConnectionFeed {
+            differs: read(row.detail.as_deref().unwrap_or("[]"))?,
+            compared_at: row.compared_sequence.map(number).transpose()?,
+            ..ConnectionFeed::default()
+        };
+        let since = row.event_seq.unwrap_or(i64::MAX);
+        for (sequence, adjustment) in changes_since(connection, &row.connection_id, since).await? {
+            feed.take_late(sequence, &adjustment)
+                .map_err(|error| unreadable("connection_feeds")(&error))?;
+        }
+        if read(&row.differs)? != feed.differs {
+            found.fault(format!(
+                "feed of connection {}: no snapshot has differed as is shown",
+                row.connection_id
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The numbered changes of a connection's balances that were taken in after an event.
+async fn changes_since(
+    connection: &mut sqlx::SqliteConnection,
+    id: &str,
+    event_seq: i64,
+) -> Result<Vec<(BookSequence, Adjustment)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT body ->> 'sequence' AS "number!: i64", body ->> 'currency' AS "currency!: String",
+            body ->> 'delta' AS "delta!: String"
+           FROM book_events
+           WHERE event_seq > ?1 AND kind = 'balance.adjusted' AND body ->> 'connectionId' = ?2
+             AND body ->> 'sequence' IS NOT NULL
+           ORDER BY event_seq"#,
+        event_seq,
+        id
     )
     .fetch_all(connection)
     .await
     .while_doing(VERIFYING)?;
-    for id in wrong {
-        found.fault(format!("feed of connection {id}: no snapshot has differed as is shown"));
-    }
-    Ok(())
+    rows.into_iter()
+        .map(|row| {
+            let adjustment = Adjustment {
+                connection_id: parse("connection_feeds", id)?,
+                currency: parse("book_events", &row.currency)?,
+                delta: parse("book_events", &row.delta)?,
+            };
+            Ok((number(row.number)?, adjustment))
+        })
+        .collect()
+}
+
+fn number(number: i64) -> Result<BookSequence, StoreError> {
+    BookSequence::try_from(number).map_err(|error| unreadable("connection_feeds")(&error))
 }
 
 /// What came, in the order in which it was taken in.
