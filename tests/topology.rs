@@ -3,7 +3,7 @@
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use settled::domain::job::JobType;
 
-use crate::support::{eventually, world::World};
+use crate::support::{eventually, node::private_node, world::World};
 
 #[tokio::test]
 async fn declaring_again_changes_nothing_and_says_what_there_is() {
@@ -91,5 +91,27 @@ async fn a_message_that_comes_back_often_is_never_given_up() {
     }
     let daemon = world.daemon().await;
     world.wait_for_state(&record, "confirmed").await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_publishes_agrees_to_small_frames_and_what_consumes_leaves_them_to_the_broker() {
+    let node = private_node().await;
+    let world = World::on(&node.url, &[]).await;
+    let daemon = world.daemon().await;
+    let connections = async || {
+        let columns = ["client_properties", "frame_max"];
+        let list = ["-q", "--no-table-headers", "list_connections"];
+        node.ctl(&[&list[..], &columns].concat()).await
+    };
+    for (purpose, frame_bytes_max) in [("publisher", "16384"), ("consumer", "131072")] {
+        let name = format!("settled {purpose} (");
+        eventually(&format!("{purpose} with {frame_bytes_max} bytes"), async || {
+            let listed = connections().await;
+            let ours = listed.lines().find(|line| line.contains(&name))?;
+            ours.ends_with(&format!("\t{frame_bytes_max}")).then_some(())
+        })
+        .await;
+    }
     daemon.stop().await;
 }

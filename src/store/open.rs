@@ -307,3 +307,20 @@ async fn ledger_identity(
         reason: error.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sqlite_is_built_as_cargo_s_configuration_says() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let built: Vec<String> =
+            sqlx::query_scalar("PRAGMA compile_options").fetch_all(&mut connection).await.unwrap();
+        let has = |option: &str| built.iter().any(|one| one.starts_with(option));
+        assert!(has("DEFAULT_MEMSTATUS=0"), "{built:?}");
+        for without in ["ENABLE_MEMORY_MANAGEMENT", "ENABLE_FTS", "ENABLE_RTREE"] {
+            assert!(!has(without), "{without} in {built:?}");
+        }
+    }
+}
