@@ -38,6 +38,8 @@
 //! | nonces are all the same (`pipeline::sign`) | 6 of `no_job_lost`, `whole_life` |
 //! | messages are handed to the broker in the wrong order (`broker::publisher`) | 1 of `outcomes` |
 //! | a consumer agrees to small frames (`broker`) | 1 of `bad_messages` |
+//! | a publisher leaves its frames to the broker (`broker`) | 1 of `topology` |
+//! | what came late is left out of a difference that is verified (`store::verify`) | 1 of `proof` |
 //! | a batch takes one new job only while others wait (`writer`) | unit tests of `writer` |
 #![allow(
     clippy::arithmetic_side_effects,
